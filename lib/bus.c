@@ -1,0 +1,219 @@
+#include "lib/internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define SPIN_DEFAULT_NS UINT64_C(50000)
+
+/* ---- opening ------------------------------------------------------------------------------------- */
+
+static int translate(const struct geb_config *config, struct shr_config *to)
+{
+    shr_config_default(to);
+    if (config == NULL)
+        return 0;
+    if (config->size != sizeof(*config))
+        return gebi_fail(-EINVAL, "geb_config.size is %zu, not %zu: start from GEB_CONFIG_INIT",
+                         config->size, sizeof(*config));
+    to->policy = (uint32_t)config->policy;
+    to->exclusive = config->exclusive;
+    if (config->exclusive)
+        to->producers = 1;
+    if (config->capacity != 0)
+        to->capacity = config->capacity;
+    if (config->producers != 0)
+        to->producers = config->producers;
+    else if (to->producers > to->capacity)
+        to->producers = to->capacity;
+    if (config->slab_bytes != 0)
+        to->slab_bytes = config->slab_bytes == GEB_NO_SLABS ? 0 : config->slab_bytes;
+    if (config->max_event != 0)
+        to->max_event = config->max_event;
+    else if (to->slab_bytes == 0)
+        to->max_event = SHR_INLINE_BYTES;
+    else if (to->max_event > to->slab_bytes / 2)
+        to->max_event = (uint32_t)(to->slab_bytes / 2);
+    if (config->topics != 0)
+        to->topics = config->topics;
+    if (config->patience_ns != 0)
+        to->patience_ns = config->patience_ns;
+    if (config->sample_shift != 0)
+        to->sample_shift = config->sample_shift;
+    if (config->mode != 0)
+        to->mode = config->mode;
+    return 0;
+}
+
+static int take_role(struct geb_bus *bus)
+{
+    int rc = shr_lock_take(&bus->map, SHR_CONSUMER_SLOT, &bus->lock);
+    if (rc == -EBUSY) {
+        uint32_t pid = shr_load32_relaxed(&bus->map.peers[SHR_CONSUMER_SLOT].pid);
+        return gebi_fail(rc, "%s has its consumer: process %u", bus->map.path, pid);
+    }
+    return rc < 0 ? gebi_fail(rc, "cannot lock %s: %s", bus->map.path, strerror(-rc)) : 0;
+}
+
+/* How many times this core can pause in a microsecond: an instruction whose length differs tenfold. */
+static uint32_t measure_pauses(void)
+{
+    enum { PAUSES = 256 };
+    uint64_t start_ns = shr_now_ns();
+    for (uint32_t i = 0; i < PAUSES; i++)
+        shr_cpu_relax();
+    uint64_t took_ns = shr_now_ns() - start_ns;
+    uint64_t per_us = took_ns != 0 ? PAUSES * UINT64_C(1000) / took_ns : 1000;
+    return per_us != 0 ? (uint32_t)per_us : 1;
+}
+
+/* What a new consumer does with the role in its hands. */
+static void set_up(struct geb_bus *bus)
+{
+    struct shr_map *map = &bus->map;
+    struct shr_peer *me = &map->peers[SHR_CONSUMER_SLOT];
+    if (shr_load32_relaxed(&me->state) == SHR_PEER_USED)
+        shr_store_relaxed(&map->tally->restarts, shr_load_relaxed(&map->tally->restarts) + 1);
+    shr_peer_enter(map, SHR_CONSUMER_SLOT, "consumer");
+    shr_store32_release(&map->hot->closed, 0);
+    for (uint32_t i = 0; i < map->geo.region[SHR_REGION_HANDLERS].entries; i++)
+        shr_store_relaxed(&map->handlers[i].state, 0);
+    bus->fence = shr_wait_register() != 0 || map->geo.wakers_fence != 0;
+    shr_consumer_init(&bus->consumer, map);
+    bus->consumer.fence = bus->fence;
+    bus->sweeper.scan = true;
+    bus->context.bus = bus;
+    bus->spin_ns = SPIN_DEFAULT_NS;
+    bus->pauses_per_us = measure_pauses();
+    bus->magic = GEBI_BUS_MAGIC;
+}
+
+static void destroy(struct geb_bus *bus)
+{
+    free(bus->flat);
+    free(bus->first);
+    free(bus->topic_text);
+    shr_lock_drop(&bus->lock);
+    shr_segment_detach(&bus->map);
+    gebi_handle_end(bus, sizeof(*bus));
+}
+
+/* Attaches or creates; both may happen when others create and remove at the same time. */
+static int reach(struct geb_bus *bus, const char *path, const struct shr_config *config)
+{
+    for (;;) {
+        int rc = shr_segment_attach(&bus->map, path, true);
+        if (rc == 0 && config != NULL) {
+            const char *why = "";
+            rc = shr_segment_matches(&bus->map, config, &why);
+            if (rc < 0)
+                return gebi_fail(rc, "%s exists with another %s", path, why);
+        }
+        if (rc != -ENOENT || config == NULL)
+            return rc < 0 ? gebi_fail(rc, "%s: %s", path, geb_strerror(rc)) : 0;
+        rc = shr_segment_create(&bus->map, path, config);
+        if (rc == 0)
+            return 0;
+        if (rc != -EEXIST)
+            return gebi_fail(rc, "cannot create %s: %s", path, geb_strerror(rc));
+    }
+}
+
+static int open_bus(struct geb_bus **result, const char *name, const struct shr_config *config)
+{
+    char path[SHR_PATH_BYTES];
+    int rc = shr_segment_path(name, config != NULL, path);
+    if (rc < 0)
+        return gebi_fail(rc, "\"%s\" is no name of a bus: 1 to 63 of A-Z a-z 0-9 . _ -, or a path",
+                         name != NULL ? name : "(null)");
+    struct geb_bus *bus = gebi_handle_alloc(sizeof(*bus));
+    if (bus == NULL)
+        return gebi_fail(-ENOMEM, "no memory for a bus handle");
+    rc = reach(bus, path, config);
+    if (rc == 0)
+        rc = take_role(bus);
+    if (rc < 0) {
+        destroy(bus);
+        return rc;
+    }
+    set_up(bus);
+    *result = bus;
+    return 0;
+}
+
+int geb_create(struct geb_bus **bus, const char *name, const struct geb_config *config)
+{
+    struct shr_config chosen;
+    const char *why = "";
+    uint64_t bytes;
+    if (bus == NULL)
+        return gebi_fail(-EINVAL, "the result pointer is NULL");
+    *bus = NULL;
+    int rc = translate(config, &chosen);
+    if (rc < 0)
+        return rc;
+    rc = shr_segment_size(&chosen, &bytes, &why);
+    if (rc < 0)
+        return gebi_fail(rc, "%s", why);
+    return open_bus(bus, name, &chosen);
+}
+
+int geb_open(struct geb_bus **bus, const char *name)
+{
+    if (bus == NULL)
+        return gebi_fail(-EINVAL, "the result pointer is NULL");
+    *bus = NULL;
+    return open_bus(bus, name, NULL);
+}
+
+int geb_close(struct geb_bus *bus, uint64_t deadline_ns)
+{
+    if (bus == NULL)
+        return 0;
+    int rc = gebi_check_outside(bus);
+    if (rc < 0)
+        return rc;
+    while (deadline_ns != 0 && !shr_is_idle(&bus->consumer)) {
+        if (geb_now() >= deadline_ns) {
+            rc = gebi_fail(-ETIMEDOUT, "events were left in %s", bus->map.path);
+            break;
+        }
+        geb_dispatch(bus, 0);
+    }
+    shr_flush(&bus->consumer);
+    /* edge W4 release: closed before the lock goes, so that nobody takes an orderly end for a death. */
+    shr_store32_release(&bus->map.hot->closed, 1);
+    shr_peer_exit(&bus->map, SHR_CONSUMER_SLOT);
+    shr_lock_drop(&bus->lock);
+    shr_gate_wake(&bus->map.hot->space);
+    shr_gate_wake(&bus->map.hot->freed);
+    destroy(bus);
+    return rc;
+}
+
+/* ---- removing ------------------------------------------------------------------------------------ */
+
+int geb_remove(const char *name)
+{
+    char path[SHR_PATH_BYTES];
+    struct shr_map map = {0};
+    int rc = shr_segment_path(name, false, path);
+    if (rc < 0)
+        return gebi_fail(rc, "\"%s\" is no name of a bus", name != NULL ? name : "(null)");
+    rc = shr_segment_attach(&map, path, true);
+    if (rc < 0)
+        return gebi_fail(rc, "%s: %s", path, geb_strerror(rc));
+    for (uint32_t slot = 0; slot <= map.geo.producer_cnt && rc == 0; slot++) {
+        if (shr_lock_held(&map, slot) != 1)
+            continue;
+        char who[SHR_NAME_BYTES];
+        shr_text_load(map.peers[slot].name, SHR_NAME_BYTES / 8, who);
+        rc = gebi_fail(-EBUSY, "%s is in use by process %u (%s)", path,
+                       shr_load32_relaxed(&map.peers[slot].pid), who);
+    }
+    if (rc == 0 && unlink(path) != 0)
+        rc = gebi_fail(-errno, "cannot remove %s: %s", path, strerror(errno));
+    shr_segment_detach(&map);
+    return rc;
+}

@@ -1,0 +1,111 @@
+#include "lib/internal.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define KEEP_ENDED 64u
+
+_Thread_local uint64_t gebi_dispatching;
+
+static _Thread_local char last_error[512];
+
+const char *geb_strerror(int rc)
+{
+#define CASE(code, text)                                                                           \
+    case code:                                                                                     \
+        return text;
+    if (rc >= 0)
+        return "success";
+    switch (-rc) {
+        GEB_ERRORS(CASE)
+    default:
+        return "a system call failed: see errno";
+    }
+#undef CASE
+}
+
+const char *geb_last_error(void)
+{
+    return last_error;
+}
+
+int gebi_fail(int rc, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    vsnprintf(last_error, sizeof(last_error), format, args);
+    va_end(args);
+    return rc;
+}
+
+const char *geb_version(void)
+{
+    return "0.1.0";
+}
+
+uint64_t geb_now(void)
+{
+    return shr_now_ns();
+}
+
+/* ---- handles ------------------------------------------------------------------------------------- */
+
+static struct {
+    pthread_mutex_t mutex;
+    void *handle[KEEP_ENDED];
+    size_t bytes[KEEP_ENDED];
+    uint32_t next;
+} ended = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+
+void *gebi_handle_alloc(size_t bytes)
+{
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED)
+        return NULL;
+    if (madvise(p, bytes, MADV_WIPEONFORK) != 0) {
+        munmap(p, bytes);
+        return NULL;
+    }
+    return p;
+}
+
+void gebi_handle_end(void *handle, size_t bytes)
+{
+    memset(handle, 0, bytes);
+    pthread_mutex_lock(&ended.mutex);
+    uint32_t i = ended.next++ % KEEP_ENDED;
+    if (ended.handle[i] != NULL)
+        munmap(ended.handle[i], ended.bytes[i]);
+    ended.handle[i] = handle;
+    ended.bytes[i] = bytes;
+    pthread_mutex_unlock(&ended.mutex);
+}
+
+/* ---- the log of distinct errors ------------------------------------------------------------------- */
+
+void gebi_log_error(struct shr_map *map, int code, const char *text)
+{
+    uint32_t rows = map->geo.region[SHR_REGION_ERRORS].entries;
+    for (uint32_t i = 0; i < rows; i++) {
+        struct shr_error_row *row = &map->errors[i];
+        uint64_t count = shr_load_relaxed(&row->count);
+        if (count == 0) {
+            shr_store_relaxed(&row->code, (uint64_t)code);
+            shr_text_store(row->text, 12, text);
+            shr_store_relaxed(&row->first_ns, shr_now_ns());
+        } else {
+            char known[96];
+            shr_text_load(row->text, 12, known);
+            if (shr_load_relaxed(&row->code) != (uint64_t)code ||
+                strncmp(known, text, sizeof(known) - 1) != 0)
+                continue;
+        }
+        shr_store_relaxed(&row->last_ns, shr_now_ns());
+        shr_store_release(&row->count, count + 1); /* edge M1 release: the row is whole */
+        return;
+    }
+}

@@ -1,0 +1,174 @@
+/* What the sources of libgeb share with each other. */
+#ifndef LIB_INTERNAL_H
+#define LIB_INTERNAL_H
+
+#include "lib/geb.h"
+#include "shmring/clock.h"
+#include "shmring/consume.h"
+#include "shmring/peer.h"
+#include "shmring/slab.h"
+#include "shmring/wait.h"
+
+#include <errno.h>
+
+/* ---- handles -------------------------------------------------------------------------------------
+ *
+ * A handle's memory is wiped in a child of fork (MADV_WIPEONFORK) and stays mapped for a while after its end, so that
+ * a call on a dead handle finds a wrong magic and gives -ESTALE instead of touching memory that is gone.
+ *
+ *     alloc, set ──▶ live ──end──▶ magic 0, mapped ──64 ends later──▶ unmapped
+ *                      └─fork, in the child─▶ magic 0
+ */
+#define GEBI_BUS_MAGIC UINT64_C(0x6765622d62757321)
+#define GEBI_PRODUCER_MAGIC UINT64_C(0x6765622d70726f64)
+#define GEBI_WATCH_MAGIC UINT64_C(0x6765622d77617463)
+
+void *gebi_handle_alloc(size_t bytes);           /* zeroed, NULL: out of memory */
+void gebi_handle_end(void *handle, size_t bytes); /* clears it, keeps it mapped for a while */
+
+/* ---- errors -------------------------------------------------------------------------------------- */
+
+/* Says what exactly was wrong (geb_last_error) and returns rc. */
+__attribute__((format(printf, 2, 3), cold)) int gebi_fail(int rc, const char *format, ...);
+
+/* The id of the bus whose handlers run on this thread; 0: none. */
+extern _Thread_local uint64_t gebi_dispatching;
+
+/* ---- topics -------------------------------------------------------------------------------------- */
+
+/* Finds or makes the row of a name. `slot` and `epoch` are the caller's. 0 or as geb_topic_schema. */
+int gebi_topic_intern(struct shr_map *map, uint32_t slot, const char *name, const char *schema,
+                      uint32_t bytes, geb_topic_id *topic);
+
+/* Whether an id stands for a topic. */
+bool gebi_topic_exists(const struct shr_map *map, geb_topic_id topic);
+
+/* ---- batches: frames in one block ----------------------------------------------------------------- */
+
+struct gebi_frame {
+    uint32_t bytes;
+    uint32_t topic;
+    uint64_t key;
+    /* bytes of payload, then zeroes up to a multiple of 8 */
+};
+_Static_assert(sizeof(struct gebi_frame) == 16, "ABI");
+
+static inline uint64_t gebi_frame_bytes(uint64_t payload)
+{
+    return sizeof(struct gebi_frame) + ((payload + 7) & ~UINT64_C(7));
+}
+
+/* ---- the consumer -------------------------------------------------------------------------------- */
+
+#define GEBI_HANDLERS_MAX 128u
+
+struct gebi_handler {
+    geb_handler *call;
+    void *user;
+    uint32_t topic; /* UINT32_MAX: the default handlers */
+    uint64_t calls;
+    uint64_t errors;
+    struct shr_handler_row *row;
+};
+
+struct geb_context {
+    struct geb_bus *bus;
+};
+
+struct geb_bus {
+    uint64_t magic;
+    struct shr_map map;
+    struct shr_lock lock; /* the consumer's role */
+    struct shr_consumer consumer;
+    struct shr_sweeper sweeper;
+    struct geb_context context;
+    shr_a32 stop;
+    bool fence;
+
+    struct gebi_handler handler[GEBI_HANDLERS_MAX]; /* in the order of geb_on */
+    uint32_t handler_cnt;
+    struct gebi_handler *flat;  /* the same, grouped by topic; default ones last */
+    uint32_t *first;            /* [topic] … [topic + 1]: its part of flat; [topic_cnt]: the default ones */
+    bool flat_is_old;
+    char (*topic_text)[SHR_NAME_BYTES]; /* for geb_topic_name */
+
+    uint64_t spin_ns;
+    uint64_t pause_ns;
+    uint32_t pauses_per_us;
+    uint64_t swept_ns; /* when we swept last */
+    uint64_t since_look;  /* events since we looked at the clock */
+    uint64_t empty_looks; /* calls of geb_dispatch that found nothing */
+};
+
+/* 0; -EINVAL or -ESTALE. */
+static inline int gebi_check_bus(const struct geb_bus *bus)
+{
+    if (SHR_UNLIKELY(bus == NULL))
+        return gebi_fail(-EINVAL, "the bus is NULL");
+    if (SHR_UNLIKELY(bus->magic != GEBI_BUS_MAGIC))
+        return gebi_fail(-ESTALE, "the bus is closed, or this is a child of its process");
+    return 0;
+}
+
+/* As gebi_check_bus; and -EDEADLK from within a handler of this bus. */
+static inline int gebi_check_outside(const struct geb_bus *bus)
+{
+    int rc = gebi_check_bus(bus);
+    if (SHR_UNLIKELY(rc == 0 && gebi_dispatching == bus->map.geo.id[0]))
+        return gebi_fail(-EDEADLK, "a handler cannot dispatch, close or change its own bus");
+    return rc;
+}
+
+/* Looks after the dead and the quarantined, at most every 100 ms. */
+void gebi_housekeep(struct geb_bus *bus, uint64_t now_ns);
+
+/* Groups the handlers by topic. 0 or -ENOMEM. */
+int gebi_flatten(struct geb_bus *bus);
+
+/* Hands an event in hand to its handlers and finishes it. */
+void gebi_deliver(struct geb_bus *bus, const struct shr_item *item);
+
+/* Adds to the distinct errors that observers see. */
+void gebi_log_error(struct shr_map *map, int code, const char *text);
+
+/* ---- producer ------------------------------------------------------------------------------------ */
+
+struct geb_producer {
+    uint64_t magic;
+    struct shr_writer writer;
+    uint32_t topic_known;  /* ids below it exist and take any size */
+    uint32_t slot;
+    uint32_t max_event;
+    uint32_t stamp_mask;
+    bool fence;
+    shr_a32 cancelled;
+    struct shr_taker taker; /* drop-oldest */
+    struct shr_heap heap;
+    struct shr_map map;
+    struct shr_lock lock;
+    uint64_t gone_since_ns; /* since when the consumer's lock was seen free; 0: it lives */
+};
+
+/* One call's dealings with a full bus. */
+struct gebi_overrun {
+    uint64_t wait_until_ns;
+    uint32_t drops;
+    uint32_t spins;
+    uint32_t ticket;
+    bool entered; /* we said that we sleep; ticket is valid */
+    bool counted;
+};
+
+/* Makes room by the policy of the bus, after shr_publish gave -EAGAIN or shr_alloc -ENOBUFS (`rc` says which).
+ * 0: try again. */
+int gebi_make_room(struct geb_producer *producer, int rc, struct gebi_overrun *overrun);
+
+/* ---- metrics ------------------------------------------------------------------------------------- */
+
+int gebi_metrics(const struct shr_map *map, struct geb_metrics *metrics);
+
+/* Bucket of a latency in units of SHR_STAMP_NS, and the least latency of a bucket in ns. */
+uint32_t gebi_bucket(uint64_t units);
+uint64_t gebi_bucket_ns(uint32_t bucket);
+
+#endif

@@ -1,0 +1,102 @@
+/* What a producer does when the bus is full: the three policies. Never on the fast path. */
+#include "lib/internal.h"
+
+#include <errno.h>
+
+#define DROPS_PER_PUBLISH 64u
+#define SPINS 1000u
+#define GONE_NS UINT64_C(1000000000) /* the consumer is gone when its lock was free for so long */
+
+static void count(shr_a64 *counter, uint64_t add)
+{
+    shr_store_relaxed(counter, shr_load_relaxed(counter) + add);
+}
+
+static bool is_cancelled(struct geb_producer *p)
+{
+    /* edge W3 acquire: a cancellation stays until a call has reported it. */
+    if (shr_load32_acquire(&p->cancelled) == 0)
+        return false;
+    shr_store32_relaxed(&p->cancelled, 0);
+    return true;
+}
+
+/* -EPIPE once nobody has had the consumer's role, nor waits for it, for a second. */
+static int check_consumer(struct geb_producer *p, uint64_t now_ns)
+{
+    if (shr_lock_held(&p->map, SHR_CONSUMER_SLOT) != 0 ||
+        shr_lock_held(&p->map, SHR_LOCK_STANDBY) != 0) {
+        p->gone_since_ns = 0;
+        return 0;
+    }
+    if (shr_load32_acquire(&p->map.hot->closed) != 0) /* edge W4 acquire */
+        return gebi_fail(-ESHUTDOWN, "%s is full and was closed", p->map.path);
+    if (p->gone_since_ns == 0)
+        p->gone_since_ns = now_ns;
+    if (now_ns - p->gone_since_ns < GONE_NS)
+        return 0;
+    return gebi_fail(-EPIPE, "%s is full and has no consumer", p->map.path);
+}
+
+/* Waits in two steps, so that the caller's own attempt is the look between them: the first call says that we sleep,
+ * the second one sleeps. 0: try again. */
+static int wait_step(struct geb_producer *p, struct gebi_overrun *o, struct shr_gate *gate)
+{
+    uint64_t now_ns = shr_now_ns();
+    if (is_cancelled(p))
+        return gebi_fail(-ECANCELED, "geb_cancel was called");
+    if (now_ns >= o->wait_until_ns)
+        return gebi_fail(-ETIMEDOUT, "%s stayed full until the deadline", p->map.path);
+    int rc = check_consumer(p, now_ns);
+    if (rc < 0)
+        return rc;
+    if (!o->entered) {
+        o->ticket = shr_gate_enter(gate);
+        o->entered = true;
+        return 0;
+    }
+    o->entered = false;
+    shr_gate_sleep(gate, o->ticket, o->wait_until_ns);
+    count(&p->writer.peer->blocked_ns, shr_now_ns() - now_ns);
+    return 0;
+}
+
+static int block(struct geb_producer *p, struct gebi_overrun *o, bool for_block)
+{
+    if (gebi_dispatching == p->map.geo.id[0])
+        return gebi_fail(-EDEADLK, "a handler of %s would wait for itself", p->map.path);
+    if (o->spins < SPINS) {
+        o->spins++;
+        shr_cpu_relax();
+        return o->wait_until_ns != 0 ? 0 : gebi_fail(-ETIMEDOUT, "%s is full", p->map.path);
+    }
+    shr_store32_relaxed(&p->writer.peer->waiting, for_block ? SHR_WAIT_BLOCK : SHR_WAIT_SPACE);
+    int rc = wait_step(p, o, for_block ? &p->map.hot->freed : &p->map.hot->space);
+    shr_store32_relaxed(&p->writer.peer->waiting, SHR_WAIT_NONE);
+    return rc;
+}
+
+static int drop(struct geb_producer *p, struct gebi_overrun *o, bool for_block)
+{
+    if (for_block && o->drops++ >= DROPS_PER_PUBLISH)
+        return gebi_fail(-ENOBUFS, "no block of %s came free by dropping %u events", p->map.path,
+                         DROPS_PER_PUBLISH);
+    shr_drop(&p->taker, &p->map, !for_block);
+    return 0;
+}
+
+SHR_COLD int gebi_make_room(struct geb_producer *p, int rc, struct gebi_overrun *o)
+{
+    bool for_block = rc == -ENOBUFS;
+    if (!o->counted)
+        count(&p->writer.peer->full, 1);
+    o->counted = true;
+    switch (p->map.geo.policy) {
+    case SHR_DROP_OLDEST:
+        return drop(p, o, for_block);
+    case SHR_BLOCK:
+        return block(p, o, for_block);
+    default:
+        return gebi_fail(rc, "%s is full", p->map.path);
+    }
+}

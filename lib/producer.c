@@ -1,0 +1,428 @@
+#include "lib/internal.h"
+
+#include <errno.h>
+#include <string.h>
+
+static inline int check(const struct geb_producer *p)
+{
+    if (SHR_UNLIKELY(p == NULL))
+        return gebi_fail(-EINVAL, "the producer is NULL");
+    if (SHR_UNLIKELY(p->magic != GEBI_PRODUCER_MAGIC))
+        return gebi_fail(-ESTALE, "the producer has left, or this is a child of its process");
+    return 0;
+}
+
+/* ---- join and leave ------------------------------------------------------------------------------ */
+
+/* Takes the first slot that nobody holds and that is clean, or can be cleaned. */
+static int take_slot(struct geb_producer *p, const char *who)
+{
+    struct shr_ring ring;
+    shr_ring_init(&ring, &p->map);
+    int rc = -EBUSY;
+    for (uint32_t slot = 1; slot <= p->map.geo.producer_cnt; slot++) {
+        rc = shr_lock_take(&p->map, slot, &p->lock);
+        if (rc == -EBUSY)
+            continue; /* alive, or a stranger's lock: the next one */
+        if (rc < 0)
+            return gebi_fail(rc, "cannot lock slot %u of %s", slot, p->map.path);
+        if (shr_sweep_slot(&p->map, &ring, slot)) {
+            p->slot = slot;
+            shr_peer_enter(&p->map, slot, who);
+            return 0;
+        }
+        shr_lock_drop(&p->lock); /* what it held is in somebody else's hand yet */
+        rc = -EBUSY;
+    }
+    if (p->map.geo.exclusive)
+        return gebi_fail(-EBUSY, "%s is exclusive and has its producer", p->map.path);
+    return gebi_fail(-EUSERS, "all %u producer slots of %s are in use", p->map.geo.producer_cnt,
+                     p->map.path);
+}
+
+static void set_up(struct geb_producer *p)
+{
+    shr_writer_init(&p->writer, &p->map, p->slot);
+    shr_taker_init(&p->taker, &p->map, p->slot, &p->map.peers[p->slot].hand);
+    p->max_event = p->map.geo.max_event;
+    p->stamp_mask = (1u << p->map.geo.sample_shift) - 1;
+    p->fence = shr_wait_register() != 0 || p->map.geo.wakers_fence != 0;
+}
+
+int geb_join(struct geb_producer **producer, const char *name, const char *who)
+{
+    char path[SHR_PATH_BYTES];
+    if (producer == NULL)
+        return gebi_fail(-EINVAL, "the result pointer is NULL");
+    *producer = NULL;
+    int rc = shr_segment_path(name, false, path);
+    if (rc < 0)
+        return gebi_fail(rc, "\"%s\" is no name of a bus", name != NULL ? name : "(null)");
+    struct geb_producer *p = gebi_handle_alloc(sizeof(*p));
+    if (p == NULL)
+        return gebi_fail(-ENOMEM, "no memory for a producer");
+    rc = shr_segment_attach(&p->map, path, true);
+    if (rc < 0) {
+        gebi_handle_end(p, sizeof(*p));
+        return gebi_fail(rc, "%s: %s", path, geb_strerror(rc));
+    }
+    rc = take_slot(p, who != NULL ? who : "");
+    if (rc == 0) {
+        uint64_t epoch = shr_load_relaxed(&p->map.peers[p->slot].epoch);
+        rc = shr_heap_init(&p->heap, &p->map, shr_owner(p->slot, epoch));
+    }
+    if (rc < 0) {
+        shr_lock_drop(&p->lock);
+        shr_segment_detach(&p->map);
+        gebi_handle_end(p, sizeof(*p));
+        return rc;
+    }
+    set_up(p);
+    p->magic = GEBI_PRODUCER_MAGIC;
+    *producer = p;
+    return 0;
+}
+
+int geb_leave(struct geb_producer *p)
+{
+    if (p == NULL)
+        return 0;
+    int rc = check(p);
+    if (rc < 0)
+        return rc;
+    shr_heap_fini(&p->heap);
+    shr_peer_exit(&p->map, p->slot);
+    shr_lock_drop(&p->lock);
+    shr_segment_detach(&p->map);
+    gebi_handle_end(p, sizeof(*p));
+    return 0;
+}
+
+int geb_topic_schema(struct geb_producer *p, const char *name, const char *schema, uint32_t bytes,
+                     geb_topic_id *topic)
+{
+    int rc = check(p);
+    if (rc < 0)
+        return rc;
+    if (topic == NULL)
+        return gebi_fail(-EINVAL, "the result pointer is NULL");
+    return gebi_topic_intern(&p->map, p->slot, name, schema, bytes, topic);
+}
+
+int geb_topic(struct geb_producer *p, const char *name, geb_topic_id *topic)
+{
+    return geb_topic_schema(p, name, NULL, 0, topic);
+}
+
+void geb_cancel(struct geb_producer *p)
+{
+    if (check(p) < 0)
+        return;
+    shr_store32_release(&p->cancelled, 1); /* edge W3 release: before the wake */
+    shr_gate_wake(&p->map.hot->space);
+    shr_gate_wake(&p->map.hot->freed);
+}
+
+/* ---- publishing ---------------------------------------------------------------------------------- */
+
+/* Ids below topic_known need no look at the table; a topic with a size of its own always does. */
+static SHR_COLD int check_topic_slow(struct geb_producer *p, geb_topic_id topic, size_t len)
+{
+    if (!gebi_topic_exists(&p->map, topic))
+        return gebi_fail(-ENXIO, "topic %u was never registered", topic);
+    uint64_t bytes = shr_load_relaxed(&p->map.topics[topic].schema_bytes);
+    if (bytes != 0 && bytes != len)
+        return gebi_fail(-EMSGSIZE, "the topic's schema has %llu bytes, the event %zu",
+                         (unsigned long long)bytes, len);
+    if (bytes == 0 && topic == p->topic_known)
+        p->topic_known++;
+    return 0;
+}
+
+static inline int check_topic(struct geb_producer *p, geb_topic_id topic, size_t len)
+{
+    return SHR_LIKELY(topic < p->topic_known) ? 0 : check_topic_slow(p, topic, len);
+}
+
+/* A copy of 0 … 32 bytes into zeroed words, without a call. */
+static inline void copy_small(uint64_t *to, const void *from, size_t len)
+{
+    unsigned char *t = (unsigned char *)to;
+    const unsigned char *f = from;
+    if (len >= 16) {
+        memcpy(t, f, 16);
+        memcpy(t + len - 16, f + len - 16, 16);
+    } else if (len >= 8) {
+        memcpy(t, f, 8);
+        memcpy(t + len - 8, f + len - 8, 8);
+    } else if (len >= 4) {
+        memcpy(t, f, 4);
+        memcpy(t + len - 4, f + len - 4, 4);
+    } else {
+        for (size_t i = 0; i < len; i++)
+            t[i] = f[i];
+    }
+}
+
+static inline uint64_t number_word(const struct geb_producer *p)
+{
+    uint32_t low = (uint32_t)(p->writer.number + 1);
+    if (SHR_LIKELY((low & p->stamp_mask) != 0))
+        return low;
+    uint32_t stamp = (uint32_t)(shr_now_ns() / SHR_STAMP_NS);
+    return (uint64_t)(stamp != 0 ? stamp : 1) << 32 | low;
+}
+
+/* Publishes composed words, making room by the policy. */
+static inline int publish_words(struct geb_producer *p, uint64_t words[SHR_CELL_WORDS],
+                                uint32_t events, uint64_t bytes, uint64_t wait_until_ns)
+{
+    words[SHR_WORD_NUMBER] = number_word(p);
+    if (SHR_UNLIKELY(shr_publish(&p->writer, words, events) < 0)) {
+        struct gebi_overrun overrun = {.wait_until_ns = wait_until_ns};
+        do {
+            int rc = gebi_make_room(p, -EAGAIN, &overrun);
+            if (rc < 0)
+                return rc;
+        } while (shr_publish(&p->writer, words, events) < 0);
+    }
+    shr_a64 *sent = &p->writer.peer->bytes;
+    shr_store_relaxed(sent, shr_load_relaxed(sent) + bytes);
+    shr_gate_notify(&p->writer.ring.hot->bell, p->fence);
+    return 0;
+}
+
+/* Publishes a block. */
+static int publish_block(struct geb_producer *p, geb_topic_id topic, uint64_t ref, size_t len,
+                         uint32_t events, const struct geb_options *options)
+{
+    uint32_t flags = SHR_FLAG_SLAB | (events != 0 ? SHR_FLAG_BATCH : 0);
+    uint64_t words[SHR_CELL_WORDS] = {0};
+    uint64_t wait_until_ns = GEB_FOREVER;
+    uint32_t ext = SHR_CELL_WORDS;
+    if (options != NULL) {
+        wait_until_ns = options->wait_until_ns;
+        words[SHR_WORD_KEY] = options->key;
+        if (options->deadline_ns != 0) {
+            flags |= SHR_FLAG_DEADLINE;
+            words[--ext] = options->deadline_ns;
+        }
+        if (options->id != 0) {
+            flags |= SHR_FLAG_ID;
+            words[--ext] = options->id;
+        }
+    }
+    words[SHR_WORD_META] = shr_meta(topic, p->slot, 0, flags);
+    words[SHR_WORD_BODY] = ref;
+    words[SHR_WORD_BODY + 1] = (uint64_t)events << 32 | (uint32_t)len;
+    return publish_words(p, words, events != 0 ? events : 1, len, wait_until_ns);
+}
+
+/* A block of len bytes, making room by the policy. */
+static int allocate(struct geb_producer *p, size_t len, uint64_t wait_until_ns, uint64_t *ref)
+{
+    struct gebi_overrun overrun = {.wait_until_ns = wait_until_ns};
+    if (SHR_UNLIKELY(len > p->max_event))
+        return gebi_fail(-EMSGSIZE, "the event has %zu bytes, max_event is %u", len, p->max_event);
+    for (;;) {
+        int rc = shr_alloc(&p->heap, (uint32_t)len, ref);
+        if (SHR_LIKELY(rc != -ENOBUFS))
+            return rc;
+        rc = gebi_make_room(p, rc, &overrun);
+        if (rc < 0)
+            return rc;
+    }
+}
+
+static SHR_COLD int publish_large(struct geb_producer *p, geb_topic_id topic, const void *data,
+                                  size_t len, const struct geb_options *options)
+{
+    uint64_t ref;
+    uint64_t wait_until_ns = options != NULL ? options->wait_until_ns : GEB_FOREVER;
+    int rc = allocate(p, len, wait_until_ns, &ref);
+    if (rc < 0)
+        return rc;
+    memcpy(shr_block_data(&p->map, ref), data, len);
+    rc = publish_block(p, topic, ref, len, 0, options);
+    if (rc < 0)
+        shr_block_free(&p->map, ref);
+    return rc;
+}
+
+int geb_publish(struct geb_producer *p, geb_topic_id topic, const void *data, size_t len)
+{
+    int rc = check(p);
+    if (SHR_LIKELY(rc == 0))
+        rc = check_topic(p, topic, len);
+    if (SHR_UNLIKELY(rc < 0))
+        return rc;
+    if (SHR_UNLIKELY(data == NULL && len != 0))
+        return gebi_fail(-EINVAL, "data is NULL and len is %zu", len);
+    if (SHR_UNLIKELY(len > SHR_INLINE_BYTES))
+        return publish_large(p, topic, data, len, NULL);
+    uint64_t words[SHR_CELL_WORDS] = {0};
+    words[SHR_WORD_META] = shr_meta(topic, p->slot, (uint32_t)len, 0);
+    copy_small(&words[SHR_WORD_BODY], data, len);
+    return publish_words(p, words, 1, len, GEB_FOREVER);
+}
+
+static int check_options(const struct geb_options *options)
+{
+    if (options != NULL && options->size != sizeof(*options))
+        return gebi_fail(-EINVAL, "geb_options.size is %zu, not %zu: start from GEB_OPTIONS_INIT",
+                         options->size, sizeof(*options));
+    return 0;
+}
+
+int geb_publish_with(struct geb_producer *p, geb_topic_id topic, const void *data, size_t len,
+                     const struct geb_options *options)
+{
+    if (options == NULL)
+        return geb_publish(p, topic, data, len);
+    int rc = check(p);
+    if (rc == 0)
+        rc = check_options(options);
+    if (rc == 0)
+        rc = check_topic(p, topic, len);
+    if (rc < 0)
+        return rc;
+    if (data == NULL && len != 0)
+        return gebi_fail(-EINVAL, "data is NULL and len is %zu", len);
+    uint32_t flags = (options->deadline_ns != 0 ? SHR_FLAG_DEADLINE : 0) |
+                     (options->id != 0 ? SHR_FLAG_ID : 0);
+    if (len > shr_inline_room(flags))
+        return publish_large(p, topic, data, len, options);
+    uint64_t words[SHR_CELL_WORDS] = {0};
+    uint32_t ext = SHR_CELL_WORDS;
+    if (options->deadline_ns != 0)
+        words[--ext] = options->deadline_ns;
+    if (options->id != 0)
+        words[--ext] = options->id;
+    words[SHR_WORD_META] = shr_meta(topic, p->slot, (uint32_t)len, flags);
+    words[SHR_WORD_KEY] = options->key;
+    copy_small(&words[SHR_WORD_BODY], data, len);
+    return publish_words(p, words, 1, len, options->wait_until_ns);
+}
+
+/* ---- batches ------------------------------------------------------------------------------------- */
+
+/* Size of all frames, or an error. */
+static int64_t measure_batch(struct geb_producer *p, const struct geb_message *messages,
+                             uint32_t cnt)
+{
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < cnt; i++) {
+        if (messages[i].data == NULL && messages[i].len != 0)
+            return gebi_fail(-EINVAL, "data of message %u is NULL", i);
+        int rc = check_topic(p, messages[i].topic, messages[i].len);
+        if (rc < 0)
+            return rc;
+        bytes += gebi_frame_bytes(messages[i].len);
+    }
+    if (bytes > p->max_event)
+        return gebi_fail(-EMSGSIZE, "the batch takes %llu bytes with its frames, max_event is %u",
+                         (unsigned long long)bytes, p->max_event);
+    return (int64_t)bytes;
+}
+
+static void fill_batch(unsigned char *to, const struct geb_message *messages, uint32_t cnt)
+{
+    for (uint32_t i = 0; i < cnt; i++) {
+        const struct geb_message *m = &messages[i];
+        struct gebi_frame frame = {.bytes = m->len, .topic = m->topic, .key = m->key};
+        uint64_t whole = gebi_frame_bytes(m->len);
+        memcpy(to, &frame, sizeof(frame));
+        if (m->len != 0)
+            memcpy(to + sizeof(frame), m->data, m->len);
+        memset(to + sizeof(frame) + m->len, 0, whole - sizeof(frame) - m->len);
+        to += whole;
+    }
+}
+
+int geb_publish_batch(struct geb_producer *p, const struct geb_message *messages, uint32_t cnt,
+                      const struct geb_options *options)
+{
+    int rc = check(p);
+    if (rc == 0)
+        rc = check_options(options);
+    if (rc < 0)
+        return rc;
+    if (cnt == 0 || messages == NULL)
+        return gebi_fail(-EINVAL, "a batch has at least one message");
+    int64_t bytes = measure_batch(p, messages, cnt);
+    if (bytes < 0)
+        return (int)bytes;
+    uint64_t ref;
+    uint64_t wait_until_ns = options != NULL ? options->wait_until_ns : GEB_FOREVER;
+    rc = allocate(p, (size_t)bytes, wait_until_ns, &ref);
+    if (rc < 0)
+        return rc;
+    fill_batch(shr_block_data(&p->map, ref), messages, cnt);
+    struct geb_options wait_only = GEB_OPTIONS_INIT;
+    wait_only.wait_until_ns = wait_until_ns;
+    rc = publish_block(p, messages[0].topic, ref, (size_t)bytes, cnt, &wait_only);
+    if (rc < 0)
+        shr_block_free(&p->map, ref);
+    return rc;
+}
+
+/* ---- loans --------------------------------------------------------------------------------------- */
+
+int geb_loan(struct geb_producer *p, size_t len, struct geb_loan *loan)
+{
+    int rc = check(p);
+    if (rc < 0)
+        return rc;
+    if (loan == NULL || len == 0)
+        return gebi_fail(-EINVAL, "a loan has at least one byte");
+    *loan = (struct geb_loan){0};
+    uint64_t ref;
+    rc = allocate(p, len, GEB_FOREVER, &ref);
+    if (rc < 0)
+        return rc;
+    *loan = (struct geb_loan){.data = shr_block_data(&p->map, ref), .len = len, .handle = ref};
+    return 0;
+}
+
+/* Whether this is a loan of ours that is still out. */
+static int check_loan(const struct geb_producer *p, const struct geb_loan *loan)
+{
+    if (loan == NULL || loan->handle == 0 || !shr_block_valid(&p->map, loan->handle, loan->len) ||
+        shr_load_relaxed(&p->map.owners[shr_ref_chunk(loan->handle)]) != p->heap.owner)
+        return gebi_fail(-EINVAL, "this is no loan of this producer, or not any more");
+    return 0;
+}
+
+int geb_commit_with(struct geb_producer *p, struct geb_loan *loan, geb_topic_id topic,
+                    const struct geb_options *options)
+{
+    int rc = check(p);
+    if (rc == 0)
+        rc = check_options(options);
+    if (rc == 0)
+        rc = check_loan(p, loan);
+    if (rc == 0)
+        rc = check_topic(p, topic, loan->len);
+    if (rc == 0)
+        rc = publish_block(p, topic, loan->handle, loan->len, 0, options);
+    if (rc == 0)
+        *loan = (struct geb_loan){0};
+    return rc;
+}
+
+int geb_commit(struct geb_producer *p, struct geb_loan *loan, geb_topic_id topic)
+{
+    return geb_commit_with(p, loan, topic, NULL);
+}
+
+int geb_return(struct geb_producer *p, struct geb_loan *loan)
+{
+    int rc = check(p);
+    if (rc == 0)
+        rc = check_loan(p, loan);
+    if (rc < 0)
+        return rc;
+    shr_block_free(&p->map, loan->handle);
+    *loan = (struct geb_loan){0};
+    return 0;
+}

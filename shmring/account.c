@@ -1,0 +1,93 @@
+/* The account, read from outside: by an observer, at any time, without anybody's help. */
+#include "shmring/consume.h"
+
+#include "shmring/peer.h"
+
+#include <stdlib.h>
+
+/* Where the events begin that the consumer has not finished. */
+static uint64_t first_pending(const struct shr_map *map, const struct shr_ring *ring,
+                              uint64_t *in_hand)
+{
+    const struct shr_hand *hand = &map->hands[0];
+    uint64_t tail = shr_load_acquire(&ring->hot->tail);
+    uint64_t pos = shr_load_acquire(&hand->pos);
+    uint64_t events = shr_load_relaxed(&hand->events);
+    uint64_t sum_before = shr_load_relaxed(&hand->sum_before);
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < SHR_COL_CNT; i++)
+        sum += shr_load_relaxed(&map->tally->col[i]);
+    bool finished = sum != sum_before || shr_load_relaxed(&hand->applied) == pos;
+    *in_hand = 0;
+    if (pos == 0)
+        return tail;
+    if (!ring->drop_oldest) /* finished, but its consumer died before it said so */
+        return finished && pos == tail ? tail + 1 : tail;
+    if (!finished && (int64_t)(tail - pos) > 0)
+        *in_hand = events;
+    return tail;
+}
+
+/* Follows one producer's event numbers: a gap was dropped. */
+struct follow {
+    uint64_t last; /* the last number seen */
+};
+
+/* Adds what a cell holds, if it holds a committed event at this position. */
+static void count_cell(const struct shr_map *map, const struct shr_ring *ring, uint64_t pos,
+                       struct follow *follow, struct shr_account *account)
+{
+    const struct shr_cell *cell = shr_cell_at(ring, pos);
+    uint64_t state = shr_load_acquire(&cell->state); /* edge R2 acquire */
+    if (state != shr_state(pos, SHR_TAG_READY))
+        return;
+    uint64_t words[SHR_CELL_WORDS];
+    shr_cell_copy(cell, words);
+    /* edge R4 acquire: if a word is of a later lap, that lap's claim is seen now. */
+    shr_fence_acquire();
+    uint64_t head = shr_load_relaxed(&ring->hot->head);
+    uint32_t slot = shr_meta_slot(words[SHR_WORD_META]);
+    if ((int64_t)(head - pos) >= (int64_t)ring->cell_cnt || slot == 0 ||
+        slot > map->geo.producer_cnt)
+        return;
+    uint32_t events = shr_words_events(words);
+    uint64_t number = shr_extend(follow[slot].last + 1, (uint32_t)words[SHR_WORD_NUMBER]);
+    int64_t gap = (int64_t)(number - follow[slot].last - 1);
+    account->pending += events;
+    if (gap < 0)
+        return; /* its consumer died after it noted the number: it comes again */
+    account->dropped += (uint64_t)gap;
+    follow[slot].last = number + events - 1;
+}
+
+int shr_account(const struct shr_map *map, struct shr_account *account, uint64_t *slot_accepted)
+{
+    struct shr_ring ring;
+    struct follow *follow = calloc((size_t)map->geo.producer_cnt + 1, sizeof(*follow));
+    if (follow == NULL)
+        return -ENOMEM;
+    shr_ring_init(&ring, map);
+    *account = (struct shr_account){.dropped = shr_load_relaxed(&map->tally->dropped)};
+    for (uint32_t slot = 1; slot <= map->geo.producer_cnt; slot++)
+        follow[slot].last = shr_load_relaxed(&map->track[slot].seen);
+    uint64_t in_hand;
+    uint64_t start = first_pending(map, &ring, &in_hand);
+    for (uint32_t i = 0; i < SHR_COL_CNT; i++)
+        account->col[i] = shr_load_relaxed(&map->tally->col[i]);
+    uint64_t end = shr_ring_end(&ring);
+    account->used = (int64_t)(end - start) > 0 ? end - start : 0;
+    for (uint64_t pos = start; (int64_t)(end - pos) > 0 && pos - start < ring.cell_cnt; pos++)
+        count_cell(map, &ring, pos, follow, account);
+    account->pending += in_hand;
+    for (uint32_t slot = 1; slot <= map->geo.producer_cnt; slot++) {
+        uint64_t last = shr_peer_last_number(map, slot);
+        if ((int64_t)(follow[slot].last - last) > 0)
+            last = follow[slot].last;
+        account->dropped += last - follow[slot].last; /* behind the last one that is still there */
+        account->accepted += last;
+        if (slot_accepted != NULL)
+            slot_accepted[slot] = last;
+    }
+    free(follow);
+    return 0;
+}

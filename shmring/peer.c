@@ -1,0 +1,203 @@
+#include "shmring/peer.h"
+
+#include "shmring/clock.h"
+#include "shmring/ring.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* ---- locks ----------------------------------------------------------------------------------- */
+
+/* A second open file description of the segment's file: locks belong to descriptions. */
+static int open_again(struct shr_map *map)
+{
+    char proc[32];
+    struct stat st;
+    int fd = shr_segment_fd(map);
+    if (fd < 0)
+        return fd;
+    snprintf(proc, sizeof(proc), "/proc/self/fd/%d", fd);
+    int again = open(proc, O_RDWR | O_CLOEXEC);
+    if (again < 0)
+        return errno == ENOENT ? -ESTALE : -errno;
+    if (fstat(again, &st) == 0 && st.st_dev == map->dev && st.st_ino == map->ino)
+        return again;
+    close(again); /* the application put another file under the number just now */
+    return -ESTALE;
+}
+
+static int lock_byte(int fd, uint64_t byte)
+{
+    struct flock lock = {
+        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = 1};
+    if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
+        return 0;
+    return errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
+}
+
+int shr_lock_take(struct shr_map *map, uint64_t byte, struct shr_lock *lock)
+{
+    lock->page = NULL;
+    lock->byte = byte;
+    lock->page_bytes = map->geo.page_bytes;
+    int fd = open_again(map);
+    if (fd < 0)
+        return fd;
+    /* The page keeps the description, and with it the lock, until it is unmapped. It is there
+     * before the lock, so that a fork by another thread finds the lock in a short window only: from
+     * here to the close a child inherits the descriptor, until it closes it or calls exec. */
+    void *page = mmap(NULL, lock->page_bytes, PROT_NONE, MAP_SHARED, fd, 0);
+    int rc = page == MAP_FAILED ? -errno : 0;
+    if (rc == 0 && madvise(page, lock->page_bytes, MADV_DONTFORK) != 0)
+        rc = -errno;
+    if (rc == 0)
+        rc = lock_byte(fd, byte);
+    close(fd);
+    if (rc == 0)
+        lock->page = page;
+    else if (page != MAP_FAILED)
+        munmap(page, lock->page_bytes);
+    return rc;
+}
+
+void shr_lock_drop(struct shr_lock *lock)
+{
+    if (lock->page != NULL)
+        munmap(lock->page, lock->page_bytes);
+    lock->page = NULL;
+}
+
+int shr_lock_held(struct shr_map *map, uint64_t byte)
+{
+    int fd = shr_segment_fd(map);
+    if (fd < 0)
+        return fd;
+    /* Asks as a writer, so that a reader's lock shows too. Our own locks are of other
+     * descriptions. */
+    struct flock lock = {
+        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = 1};
+    if (fcntl(fd, F_OFD_GETLK, &lock) != 0)
+        return errno == EBADF ? -ESTALE : -errno;
+    return lock.l_type != F_UNLCK;
+}
+
+/* ---- slots ----------------------------------------------------------------------------------- */
+
+/* Only the slot's lock holder writes here, and the lock's system calls order two holders; a metrics
+ * reader takes what it finds. So all stores are relaxed. But the holder may die between any two of
+ * them, hence the compiler fences: what it leaves is a prefix. */
+void shr_peer_enter(struct shr_map *map, uint32_t slot, const char *name)
+{
+    struct shr_peer *peer = &map->peers[slot];
+    unsigned int cpu = 0;
+    uint64_t number = shr_peer_last_number(map, slot);
+
+    /* USED is first: from here on a death leaves an unlocked, USED slot, which is what the sweep
+     * looks for. A slot that is FREE is thus always as its last owner left it, at every
+     * instruction. */
+    shr_store32_relaxed(&peer->state, SHR_PEER_USED);
+    shr_fence_compiler();
+    /* The count comes before the claim that it may have been read from. */
+    shr_store_relaxed(&peer->published, number);
+    shr_fence_compiler();
+    shr_store_relaxed(&peer->busy, 0);
+    shr_store_relaxed(&peer->hand.pos, 0);
+    shr_fence_compiler();
+    shr_store_relaxed(&peer->hand.ref, 0);
+    shr_store_relaxed(&peer->hand.meta, 0);
+    shr_store_relaxed(&peer->hand.number, 0);
+    shr_store_relaxed(&peer->hand.events, 0);
+    /* The epoch is what makes chunks and topic rows ours: it is new before we can take any. */
+    shr_store_relaxed(&peer->epoch, shr_load_relaxed(&peer->epoch) + 1);
+    shr_fence_compiler();
+    shr_text_store(peer->name, sizeof(peer->name) / sizeof(peer->name[0]), name);
+    getcpu(&cpu, NULL);
+    shr_store32_relaxed(&peer->cpu, cpu);
+    shr_store32_relaxed(&peer->waiting, SHR_WAIT_NONE);
+    shr_store32_relaxed(&peer->pid, (uint32_t)getpid());
+    shr_store_relaxed(&peer->joined_ns, shr_now_ns());
+}
+
+void shr_peer_exit(struct shr_map *map, uint32_t slot)
+{
+    struct shr_peer *peer = &map->peers[slot];
+    shr_store32_relaxed(&peer->waiting, SHR_WAIT_NONE);
+    shr_fence_compiler(); /* FREE is last: a death before it leaves the slot to the sweep */
+    shr_store32_relaxed(&peer->state, SHR_PEER_FREE);
+}
+
+/* The number that the event at pos gives its producer, if that is the slot and it is beyond
+ * `known`; else `known`. The cell may be reused while we look, and may hold anything. */
+static uint64_t number_in_cell(const struct shr_map *map, uint32_t slot, uint64_t pos,
+                               uint64_t known)
+{
+    const struct shr_cell *cell = &map->cells[shr_cell_index(pos, map->geo.cell_cnt)];
+    uint64_t words[SHR_CELL_WORDS];
+    uint64_t state = shr_load_acquire(&cell->state); /* edge R2 acquire: the body is whole */
+    uint64_t tag = shr_state_tag(state);
+    if (shr_state_pos(state) != pos || (tag != SHR_TAG_READY && tag != SHR_TAG_DONE))
+        return known;
+    shr_cell_copy(cell, words);
+    /* edge R4 acquire: had we read a word of the next lap, we would see its claim here. */
+    shr_fence_acquire();
+    uint64_t head = shr_load_relaxed(&map->hot->head);
+    if ((int64_t)(head - pos) >= (int64_t)map->geo.cell_cnt ||
+        shr_meta_slot(words[SHR_WORD_META]) != slot)
+        return known;
+    uint32_t events = shr_words_events(words);
+    if (events == 0 || events > map->geo.max_event)
+        events = 1;
+    uint64_t last = shr_extend(known, (uint32_t)words[SHR_WORD_NUMBER]) + events - 1;
+    return (int64_t)(last - known) > 0 ? last : known;
+}
+
+uint64_t shr_peer_last_number(const struct shr_map *map, uint32_t slot)
+{
+    const struct shr_peer *peer = &map->peers[slot];
+    uint64_t number = shr_load_relaxed(&peer->published);
+    uint64_t seen = shr_load_relaxed(&map->track[slot].seen);
+    if ((int64_t)(seen - number) > 0)
+        number = seen;
+    if (map->geo.exclusive != 0) {
+        /* The order is READY, count, head: an uncounted event is at head, or just before it when
+         * head was moved past it on behalf of the dead. */
+        uint64_t head = shr_load_acquire(&map->hot->head);
+        number = number_in_cell(map, slot, head - 1, number);
+        return number_in_cell(map, slot, head, number);
+    }
+    /* Acquire pairs with the release of busy after the count; see shr_publish. */
+    uint64_t busy = shr_load_acquire(&peer->busy);
+    if ((busy & SHR_BUSY_EXACT) != 0)
+        number = number_in_cell(map, slot, busy >> 1, number);
+    return number;
+}
+
+/* ---- text ------------------------------------------------------------------------------------ */
+
+void shr_text_store(shr_a64 *word, uint32_t words, const char *text)
+{
+    size_t left = strnlen(text, words * 8u - 1);
+    for (uint32_t i = 0; i < words; i++) {
+        uint64_t value = 0;
+        size_t part = left < 8 ? left : 8;
+        memcpy(&value, text, part);
+        shr_store_relaxed(&word[i], value);
+        text += part;
+        left -= part;
+    }
+}
+
+void shr_text_load(const shr_a64 *word, uint32_t words, char *text)
+{
+    for (uint32_t i = 0; i < words; i++) {
+        uint64_t value = shr_load_relaxed(&word[i]);
+        memcpy(text + 8 * i, &value, 8);
+    }
+    text[words * 8 - 1] = '\0';
+}

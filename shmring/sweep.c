@@ -1,0 +1,146 @@
+/* The sweep: what dead and revoked producers left comes back. */
+#include "shmring/peer.h"
+#include "shmring/ring.h"
+#include "shmring/slab.h"
+
+/* The dead owner claimed pos exactly. Its cell is returned at once, so that nobody need be patient with it, or
+ * quarantine it for long. */
+static void settle_claim(const struct shr_ring *ring, uint64_t pos)
+{
+    struct shr_cell *cell = shr_cell_at(ring, pos);
+    uint64_t state = shr_load_acquire(&cell->state);
+    /* Still uncommitted: no taker has passed pos, since to pass it one changes the state. The dead do not write any
+     * more, so the cell is clean for the next lap at once. */
+    if (shr_state_usable(state, pos, ring->cell_cnt)) {
+        if (shr_cas_acq_rel(&cell->state, state, shr_state(pos, SHR_TAG_VOID)))
+            return;
+        state = shr_load_acquire(&cell->state);
+    }
+    /* Revoked: takers may be a lap further already, so only a taker may make it VOID. */
+    if (state == shr_state(pos, SHR_TAG_REVOKED))
+        shr_cas_acq_rel(&cell->state, state, shr_state(pos, SHR_TAG_RETURNED));
+}
+
+bool shr_sweep_slot(struct shr_map *map, const struct shr_ring *ring, uint32_t slot)
+{
+    struct shr_peer *peer = &map->peers[slot];
+    if (shr_load32_acquire(&peer->state) == SHR_PEER_FREE)
+        return true;
+    /* Each step can be repeated, so a sweeper may die between any two of them. The number comes first: it
+     * is read from the claim and its cell. */
+    shr_store_relaxed(&peer->published, shr_peer_last_number(map, slot));
+    uint64_t busy = shr_load_relaxed(&peer->busy);
+    if (!ring->exclusive && (busy & SHR_BUSY_EXACT) != 0)
+        settle_claim(ring, busy >> 1);
+    shr_store_release(&peer->busy, 0);
+    /* edge R6 acquire: tail after the hand's. */
+    if (!shr_hand_sweep(map, &peer->hand, shr_load_acquire(&ring->hot->tail)))
+        return false;
+    shr_store32_relaxed(&peer->waiting, SHR_WAIT_NONE);
+    shr_peer_exit(map, slot);
+    return true;
+}
+
+/* Sweeps each used slot whose owner is dead. Returns how many must wait. */
+static uint32_t sweep_dead(struct shr_map *map, const struct shr_ring *ring,
+                           struct shr_sweeper *sweeper)
+{
+    uint32_t left = 0;
+    for (uint32_t slot = 1; slot <= map->geo.producer_cnt; slot++) {
+        if (shr_load32_acquire(&map->peers[slot].state) == SHR_PEER_FREE)
+            continue;
+        struct shr_lock lock = {0};
+        if (shr_lock_take(map, slot, &lock) != 0)
+            continue; /* alive */
+        if (!shr_sweep_slot(map, ring, slot))
+            left++;
+        /* It may have died between a revocation and the note of it. */
+        sweeper->scan = true;
+        shr_lock_drop(&lock);
+    }
+    return left;
+}
+
+static void suspect(struct shr_sweeper *sweeper, uint64_t pos)
+{
+    if (sweeper->pos_cnt == SHR_SUSPECTS) {
+        sweeper->scan = true; /* too many to remember: look at all cells */
+        return;
+    }
+    sweeper->pos[sweeper->pos_cnt++] = pos;
+}
+
+/* Learns which cells were revoked since the last sweep. */
+static void gather_suspects(struct shr_map *map, const struct shr_ring *ring,
+                            struct shr_sweeper *sweeper)
+{
+    for (uint32_t slot = 0; slot <= map->geo.producer_cnt; slot++) {
+        struct shr_peer *peer = &map->peers[slot];
+        uint64_t revoked = shr_load_acquire(&peer->took_revoked);
+        uint64_t fresh = revoked - sweeper->seen[slot];
+        sweeper->seen[slot] = revoked;
+        /* The owner may be storing the next one over the oldest, hence one less than there are. */
+        if (fresh >= SHR_REVOKED_POS) {
+            sweeper->scan = true;
+            continue;
+        }
+        for (uint64_t i = 1; i <= fresh; i++)
+            suspect(sweeper, shr_load_relaxed(
+                                 &peer->revoked_pos[(revoked - i) % SHR_REVOKED_POS]));
+    }
+    if (!sweeper->scan)
+        return;
+    sweeper->scan = false;
+    sweeper->pos_cnt = 0;
+    for (uint32_t i = 0; i < ring->cell_cnt; i++) {
+        uint64_t state = shr_load_acquire(&ring->cells[i].state);
+        if (shr_state_tag(state) == SHR_TAG_REVOKED)
+            suspect(sweeper, shr_state_pos(state));
+    }
+}
+
+/* Whether a producer that lives may still store into the cell of pos. The dead are swept before. */
+static bool may_be_written(const struct shr_map *map, uint64_t pos)
+{
+    for (uint32_t slot = 1; slot <= map->geo.producer_cnt; slot++) {
+        /* edge R7 acquire: a claim that is gone left its stores behind it. */
+        uint64_t busy = shr_load_acquire(&map->peers[slot].busy);
+        if (busy == 0)
+            continue;
+        bool exact = (busy & SHR_BUSY_EXACT) != 0;
+        if (exact ? busy >> 1 == pos : (int64_t)(pos - (busy >> 1)) >= 0)
+            return true;
+    }
+    return false;
+}
+
+static uint32_t sweep_revoked(struct shr_map *map, const struct shr_ring *ring,
+                              struct shr_sweeper *sweeper)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < sweeper->pos_cnt; i++) {
+        uint64_t pos = sweeper->pos[i];
+        struct shr_cell *cell = shr_cell_at(ring, pos);
+        /* edge R8 acquire: who revoked pos saw its claim, so we see its announcement. */
+        uint64_t state = shr_load_acquire(&cell->state);
+        if (state != shr_state(pos, SHR_TAG_REVOKED))
+            continue;
+        /* edge R7 release: on behalf of the producer. */
+        if (may_be_written(map, pos) ||
+            !shr_cas_acq_rel(&cell->state, state, shr_state(pos, SHR_TAG_RETURNED)))
+            sweeper->pos[kept++] = pos;
+    }
+    sweeper->pos_cnt = kept;
+    return kept;
+}
+
+uint32_t shr_sweep(struct shr_map *map, const struct shr_ring *ring, struct shr_sweeper *sweeper,
+                   uint32_t *quarantined)
+{
+    uint32_t dead = sweep_dead(map, ring, sweeper);
+    gather_suspects(map, ring, sweeper);
+    *quarantined = sweep_revoked(map, ring, sweeper);
+    uint64_t head = shr_load_acquire(&ring->hot->head);
+    uint64_t taken = shr_load_acquire(ring->free);
+    return dead + *quarantined + shr_slab_sweep(map, head, taken);
+}

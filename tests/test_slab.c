@@ -1,0 +1,415 @@
+/* Goal: a block belongs to one user at a time, is freed once, and comes back, whoever dies.
+ *
+ * Method: real segments of a few chunks. Owners, takers and the sweep are called in the order that the case
+ * needs; what dies simply makes no further call. Races run on threads that stamp what they own and check
+ * the stamps; the number of operations is fixed, so nothing depends on time.
+ */
+#include "shmring/peer.h"
+#include "shmring/slab.h"
+#include "tests/support.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define CHUNK SHR_CHUNK_BYTES
+
+static struct shr_map map;
+
+static void bus_open(uint32_t chunks)
+{
+    struct shr_config config = support_tiny_config();
+    char path[SHR_PATH_BYTES];
+    config.capacity = 64;
+    config.producers = 4;
+    config.slab_bytes = (uint64_t)chunks * CHUNK;
+    config.max_event = chunks * CHUNK / 2;
+    assert_int_equal(shr_segment_create(&map, support_path(path), &config), 0);
+    assert_int_equal(map.geo.chunk_cnt, chunks);
+}
+
+static int bus_close(void **state)
+{
+    char path[SHR_PATH_BYTES];
+    (void)state;
+    memcpy(path, map.path, sizeof(path));
+    shr_segment_detach(&map);
+    unlink(path);
+    return 0;
+}
+
+static void owner_join(struct shr_heap *heap, uint32_t slot)
+{
+    shr_peer_enter(&map, slot, "owner");
+    uint64_t epoch = shr_load_relaxed(&map.peers[slot].epoch);
+    assert_int_equal(shr_heap_init(heap, &map, shr_owner(slot, epoch)), 0);
+}
+
+static uint32_t pool_count(void)
+{
+    uint32_t cnt = 0;
+    for (uint32_t i = 0; i < map.geo.chunk_cnt; i++)
+        cnt += shr_load_relaxed(&map.owners[i]) == 0;
+    return cnt;
+}
+
+static uint64_t must_alloc(struct shr_heap *heap, uint32_t bytes)
+{
+    uint64_t ref = 0;
+    assert_int_equal(shr_alloc(heap, bytes, &ref), 0);
+    assert_true(shr_block_valid(&map, ref, bytes));
+    return ref;
+}
+
+static void test_sizes(void **state)
+{
+    (void)state;
+    struct shr_heap heap;
+    bus_open(64);
+    owner_join(&heap, 1);
+    for (uint32_t class_idx = 0; class_idx < SHR_CLASS_CNT; class_idx++) {
+        uint32_t room = 128u << class_idx;
+        uint32_t least = class_idx == 0 ? 1 : room / 2 + 1;
+        uint64_t ref[2] = {must_alloc(&heap, least), must_alloc(&heap, room)};
+        unsigned char *data[2];
+        for (int i = 0; i < 2; i++) {
+            data[i] = shr_block_data(&map, ref[i]);
+            assert_int_equal(shr_ref_class(ref[i]), class_idx);
+            assert_false(shr_block_valid(&map, ref[i], room + 1));
+            assert_int_equal((uintptr_t)data[i] % 128, 0);
+            assert_true(data[i] >= map.slabs && data[i] + room <= map.slabs + 64ull * CHUNK);
+        }
+        assert_true(data[0] + room <= data[1] || data[1] + room <= data[0]);
+    }
+    shr_heap_fini(&heap);
+}
+
+static void test_generation(void **state)
+{
+    (void)state;
+    struct shr_heap heap;
+    bus_open(2);
+    owner_join(&heap, 1);
+    uint64_t ref = must_alloc(&heap, CHUNK);
+    assert_int_equal(shr_ref_generation(ref), 1);
+    for (uint32_t g = 2; g < 100; g++) {
+        assert_true(shr_block_kept(&map, ref));
+        assert_true(shr_block_free(&map, ref));
+        assert_true(shr_block_kept(&map, ref)); /* free, not filled again */
+        uint64_t next = must_alloc(&heap, CHUNK);
+        assert_int_equal(next - ref, UINT64_C(1) << 32);
+        assert_false(shr_block_kept(&map, ref));
+        assert_false(shr_block_valid(&map, ref, 1));
+        ref = next;
+    }
+    shr_store_relaxed(shr_block_header(&map, ref), shr_block_word(UINT32_MAX, SHR_BLOCK_FREE));
+    assert_int_equal(shr_ref_generation(must_alloc(&heap, CHUNK)), 1); /* 0 is skipped */
+    shr_heap_fini(&heap);
+}
+
+#define RACE_CNT 20000u
+static uint64_t race_ref[64];
+static pthread_barrier_t race_gate;
+
+static void *race_main(void *arg)
+{
+    uint32_t *won = arg;
+    for (uint32_t i = 0; i < RACE_CNT / 64; i++) {
+        pthread_barrier_wait(&race_gate);
+        for (uint32_t k = 0; k < 64; k++)
+            *won += shr_block_free(&map, race_ref[k]);
+        pthread_barrier_wait(&race_gate);
+    }
+    return NULL;
+}
+
+static void test_free_once(void **state)
+{
+    (void)state;
+    struct shr_heap heap;
+    pthread_t thread[2];
+    uint32_t won[2][64] = {{0}};
+    bus_open(2);
+    owner_join(&heap, 1);
+    pthread_barrier_init(&race_gate, NULL, 3);
+    for (int t = 0; t < 2; t++)
+        pthread_create(&thread[t], NULL, race_main, won[t]);
+    for (uint32_t i = 0; i < RACE_CNT / 64; i++) {
+        for (uint32_t k = 0; k < 64; k++)
+            race_ref[k] = must_alloc(&heap, 100);
+        pthread_barrier_wait(&race_gate);
+        pthread_barrier_wait(&race_gate);
+    }
+    for (int t = 0; t < 2; t++)
+        pthread_join(thread[t], NULL);
+    assert_int_equal(won[0][0] + won[1][0], RACE_CNT / 64 * 64);
+    print_message("winners %u and %u\n", won[0][0], won[1][0]);
+    pthread_barrier_destroy(&race_gate);
+    shr_heap_fini(&heap);
+}
+
+/* A reference outlives its block, its chunk's return, a new owner and another size. */
+static void test_stale(void **state)
+{
+    (void)state;
+    struct shr_heap a, b;
+    uint64_t stale[2], fresh[64];
+    bus_open(2);
+    owner_join(&a, 1);
+    owner_join(&b, 2);
+    for (int i = 0; i < 2; i++) {
+        stale[i] = must_alloc(&a, CHUNK);
+        assert_true(shr_block_free(&map, stale[i]));
+    }
+    shr_heap_fini(&a);
+    assert_int_equal(pool_count(), 2);
+    for (int i = 0; i < 64; i++)
+        fresh[i] = must_alloc(&b, 2048);
+    for (int i = 0; i < 2; i++) {
+        assert_false(shr_block_valid(&map, stale[i], 1));
+        assert_false(shr_block_free(&map, stale[i]));
+    }
+    for (int i = 0; i < 64; i++) {
+        assert_true(shr_block_valid(&map, fresh[i], 2048));
+        assert_true(shr_block_free(&map, fresh[i]));
+    }
+    shr_heap_fini(&b);
+}
+
+static void test_exhaustion(void **state)
+{
+    (void)state;
+    struct shr_heap heap;
+    uint64_t ref[64], more;
+    bus_open(4);
+    owner_join(&heap, 1);
+    for (uint32_t i = 0; i < 2; i++) /* idle chunks of other classes do not stand in the way */
+        assert_true(shr_block_free(&map, must_alloc(&heap, 128u << i)));
+    assert_true(shr_block_free(&map, must_alloc(&heap, CHUNK + 1)));
+    for (int i = 0; i < 64; i++)
+        ref[i] = must_alloc(&heap, 4096);
+    for (int i = 0; i < 1000; i++) {
+        uint32_t k = (uint32_t)(support_random() % 64);
+        assert_int_equal(shr_alloc(&heap, 4096, &more), -ENOBUFS);
+        assert_int_equal(shr_alloc(&heap, 128, &more), -ENOBUFS);
+        assert_int_equal(shr_alloc(&heap, 2 * CHUNK, &more), -ENOBUFS);
+        assert_true(shr_block_free(&map, ref[k]));
+        ref[k] = must_alloc(&heap, 4096);
+    }
+    assert_int_equal(shr_alloc(&heap, 4 * CHUNK + 1, &more), -EMSGSIZE);
+    for (int i = 0; i < 64; i++)
+        assert_true(shr_block_free(&map, ref[i]));
+    shr_heap_fini(&heap);
+    assert_int_equal(pool_count(), 4);
+}
+
+static void test_runs(void **state)
+{
+    (void)state;
+    struct shr_heap heap;
+    uint64_t more;
+    bus_open(8);
+    owner_join(&heap, 1);
+    uint64_t small = must_alloc(&heap, 128);
+    uint64_t run = must_alloc(&heap, 2 * CHUNK + 1);
+    uint32_t first = shr_ref_chunk(run);
+    assert_int_equal(shr_ref_class(run), SHR_CLASS_RUN);
+    assert_int_equal(pool_count(), 4);
+    for (uint32_t i = 0; i < 3; i++)
+        assert_int_equal(shr_load_relaxed(&map.owners[first + i]), heap.owner);
+    assert_true(shr_block_valid(&map, run, 3 * CHUNK));
+    assert_false(shr_block_valid(&map, run, 3 * CHUNK + 1));
+    memset(shr_block_data(&map, run), 1, 3 * CHUNK);
+    must_alloc(&heap, 4 * CHUNK);
+    assert_int_equal(shr_alloc(&heap, 2 * CHUNK, &more), -ENOBUFS);
+    assert_true(shr_block_free(&map, run));
+    assert_false(shr_block_free(&map, run));
+    assert_true(shr_block_free(&map, small));
+    must_alloc(&heap, 128); /* of any class: the run goes back */
+    assert_int_equal(pool_count(), 3);
+    must_alloc(&heap, 3 * CHUNK);
+    map.geo.node_cnt = 2; /* a run lies within one node */
+    map.geo.node[0].chunk_cnt = map.geo.node[1].chunk_cnt = map.geo.node[1].chunk_first = 4;
+    assert_int_equal(shr_alloc(&heap, 4 * CHUNK + 1, &more), -EMSGSIZE);
+    shr_heap_fini(&heap);
+}
+
+#define LIVE_CNT 24u
+struct worker {
+    uint32_t slot;
+    uint32_t steps;
+    bool runs;
+    uint32_t served, refused, torn;
+    struct worker *partner; /* frees what we allocate */
+    shr_a64 mail[LIVE_CNT]; /* references for the partner, 0: none */
+};
+
+static uint32_t next_random(uint32_t *seed)
+{
+    *seed = *seed * 1664525u + 1013904223u;
+    return *seed >> 8;
+}
+
+/* A stamp in each 64 bytes: two blocks that overlap destroy each other's. */
+static bool block_stamp(uint64_t ref, uint32_t bytes, bool check)
+{
+    unsigned char *data = shr_block_data(&map, ref);
+    for (uint32_t at = 0; at + 8 <= bytes; at += 64) {
+        if (check && memcmp(data + at, &ref, 8) != 0)
+            return false;
+        if (!check)
+            memcpy(data + at, &ref, 8);
+    }
+    return true;
+}
+
+/* Allocates for the partner and frees what the partner allocated, in random order. */
+static void *worker_main(void *arg)
+{
+    struct worker *me = arg;
+    struct shr_heap heap;
+    uint32_t seed = me->slot * 77777u, bytes;
+    uint64_t ref;
+    shr_heap_init(&heap, &map, shr_owner(me->slot, shr_load_relaxed(&map.peers[me->slot].epoch)));
+    for (uint32_t i = 0; i < me->steps; i++) {
+        uint32_t k = next_random(&seed) % LIVE_CNT;
+        if ((ref = shr_load_acquire(&me->partner->mail[k])) != 0) {
+            bytes = shr_ref_class(ref) == SHR_CLASS_RUN ? 2 * CHUNK : 128u << shr_ref_class(ref);
+            me->torn += !shr_block_valid(&map, ref, bytes) || !block_stamp(ref, bytes, true);
+            me->torn += !shr_block_free(&map, ref);
+            shr_store_release(&me->partner->mail[k], 0);
+        }
+        k = next_random(&seed) % LIVE_CNT;
+        if (shr_load_acquire(&me->mail[k]) != 0)
+            continue;
+        bytes = me->runs ? 2 * CHUNK : 128u << next_random(&seed) % SHR_CLASS_CNT;
+        int rc = shr_alloc(&heap, bytes, &ref);
+        me->refused += rc == -ENOBUFS;
+        if (rc == 0) {
+            me->served++;
+            block_stamp(ref, bytes, false);
+            shr_store_release(&me->mail[k], ref);
+        }
+    }
+    shr_heap_fini(&heap);
+    return NULL;
+}
+
+/* Returns what is in the mail at the end; by then both heaps have forgotten their chunks. */
+static void workers_run(struct worker *w, uint32_t steps, bool runs)
+{
+    pthread_t thread[2];
+    uint64_t ref;
+    for (uint32_t i = 0; i < 2; i++) {
+        w[i].slot = i + 1;
+        w[i].steps = steps;
+        w[i].runs = runs;
+        w[i].partner = &w[1 - i];
+        shr_peer_enter(&map, i + 1, "worker");
+    }
+    for (uint32_t i = 0; i < 2; i++)
+        pthread_create(&thread[i], NULL, worker_main, &w[i]);
+    for (uint32_t i = 0; i < 2; i++)
+        pthread_join(thread[i], NULL);
+    for (uint32_t i = 0; i < 2; i++) {
+        for (uint32_t k = 0; k < LIVE_CNT; k++)
+            if ((ref = shr_load_acquire(&w[i].mail[k])) != 0)
+                assert_true(shr_block_free(&map, ref));
+        shr_peer_exit(&map, i + 1);
+        print_message("%u served, %u refused\n", w[i].served, w[i].refused);
+        assert_int_equal(w[i].torn, 0);
+        assert_true(w[i].served > 0 && w[i].refused > 0);
+    }
+    assert_int_equal(shr_slab_sweep(&map, 0, UINT64_C(1) << 40), 0);
+    assert_int_equal(pool_count(), map.geo.chunk_cnt);
+    for (uint32_t i = 0; i < map.geo.chunk_cnt * SHR_CHUNK_BLOCKS; i++)
+        assert_int_equal((uint32_t)shr_load_relaxed(&map.chunks[i / 512].block[i % 512]), 0);
+}
+
+static void test_remote_frees(void **state)
+{
+    (void)state;
+    static struct worker w[2];
+    memset(w, 0, sizeof(w));
+    bus_open(12);
+    workers_run(w, 300000, false);
+}
+
+/* Five chunks, runs of two: they meet all the time. */
+static void test_runs_contended(void **state)
+{
+    (void)state;
+    static struct worker w[2];
+    memset(w, 0, sizeof(w));
+    bus_open(5);
+    workers_run(w, 300000, true);
+}
+
+static void test_chunks_return(void **state)
+{
+    (void)state;
+    struct shr_heap heap;
+    uint64_t ref[320];
+    bus_open(32);
+    owner_join(&heap, 1);
+    for (int i = 0; i < 320; i++)
+        ref[i] = must_alloc(&heap, i % 2 == 0 ? 4096 : 8192);
+    assert_true(pool_count() <= 2);
+    for (int i = 0; i < 320; i++)
+        assert_true(shr_block_free(&map, ref[i]));
+    for (int i = 0; i < 320; i++) /* twenty chunks full, of one of the two classes only */
+        assert_true(shr_block_free(&map, must_alloc(&heap, 4096)));
+    assert_int_equal(pool_count(), 32 - 2); /* each class keeps one spare */
+    shr_heap_fini(&heap);
+    assert_int_equal(pool_count(), 32);
+}
+
+/* In a queue, headers are read once for each allocation: the cursor's way is the number of blocks. */
+static void test_fifo_looks(void **state)
+{
+    (void)state;
+    struct shr_heap heap;
+    static uint64_t ref[3000];
+    uint64_t way = 0;
+    bus_open(32);
+    owner_join(&heap, 1);
+    struct shr_heap_class *cls = &heap.cls[1];
+    for (uint32_t i = 0; i < 1000000; i++) {
+        uint32_t blocks = cls->chunk_cnt * 256, from = cls->scan_chunk * 256 + cls->scan_block;
+        if (ref[i % 3000] != 0)
+            assert_true(shr_block_free(&map, ref[i % 3000]));
+        ref[i % 3000] = must_alloc(&heap, 256);
+        uint32_t to = cls->scan_chunk * 256 + cls->scan_block;
+        if (blocks == cls->chunk_cnt * 256)
+            way += (to + blocks - from - 1) % blocks + 1;
+    }
+    print_message("1000000 allocations, %lu headers, %u chunks\n", (unsigned long)way,
+                  cls->chunk_cnt);
+    assert_true(way < 1010000);
+    assert_true(cls->chunk_cnt <= 3000 / 256 + 3);
+    shr_heap_fini(&heap);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_teardown(test_sizes, bus_close),
+        cmocka_unit_test_teardown(test_generation, bus_close),
+        cmocka_unit_test_teardown(test_free_once, bus_close),
+        cmocka_unit_test_teardown(test_stale, bus_close),
+        cmocka_unit_test_teardown(test_exhaustion, bus_close),
+        cmocka_unit_test_teardown(test_runs, bus_close),
+        cmocka_unit_test_teardown(test_remote_frees, bus_close),
+        cmocka_unit_test_teardown(test_runs_contended, bus_close),
+        cmocka_unit_test_teardown(test_chunks_return, bus_close),
+        cmocka_unit_test_teardown(test_fifo_looks, bus_close),
+    };
+    support_begin();
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,42 @@
+/* What the command line programs share: exit codes, messages, numbers for people. */
+#ifndef TOOLS_COMMON_H
+#define TOOLS_COMMON_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define TOOL_OK 0
+#define TOOL_FAILURE 1
+#define TOOL_USAGE 2
+#define TOOL_NO_BUS 3
+#define TOOL_LAYOUT 4
+#define TOOL_TIMEOUT 5
+#define TOOL_MISSED 6
+
+/* The exit code for a result of the library. */
+int tool_exit_code(int rc);
+
+/* Prints to stderr that `what` failed with rc, why, and the command to go on with. bus: its name or
+ * path, NULL if none is concerned. Call it before anything else calls the library: it shows
+ * geb_last_error(). Returns the exit code. */
+int tool_explain(const char *tool, const char *what, const char *bus, int rc);
+
+/* Says that a part is not built yet. Returns the exit code. */
+int tool_not_built(const char *tool, const char *part);
+
+/* "500us", "5s", "1.5ms": a number and ns, us, ms, s or min. Returns 0 or -EINVAL. */
+int tool_duration(const char *text, uint64_t *ns);
+
+/* A whole decimal number within [min, max]. Returns 0 or -EINVAL. */
+int tool_number(const char *text, uint64_t min, uint64_t max, uint64_t *number);
+
+/* The bus of the command line, or of GEB_BUS; NULL if neither names one. */
+const char *tool_bus(const char *argument);
+
+/* Numbers for people: 1,234,567 · 24.6 MiB · 1.25 us. They return text, a buffer of the caller. */
+#define TOOL_TEXT_BYTES 40
+char *tool_count(char text[TOOL_TEXT_BYTES], uint64_t count);
+char *tool_bytes(char text[TOOL_TEXT_BYTES], double bytes);
+char *tool_ns(char text[TOOL_TEXT_BYTES], uint64_t ns);
+
+#endif
