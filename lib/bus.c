@@ -7,7 +7,7 @@
 
 #define SPIN_DEFAULT_NS UINT64_C(50000)
 
-/* ---- opening ------------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 static int translate(const struct geb_config *config, struct shr_config *to)
 {
@@ -56,7 +56,8 @@ static int take_role(struct geb_bus *bus)
     return rc < 0 ? gebi_fail(rc, "cannot lock %s: %s", bus->map.path, strerror(-rc)) : 0;
 }
 
-/* How many times this core can pause in a microsecond: an instruction whose length differs tenfold. */
+/* How many times this core can pause in a microsecond: an instruction whose length differs
+ * tenfold. */
 static uint32_t measure_pauses(void)
 {
     enum { PAUSES = 256 };
@@ -182,7 +183,8 @@ int geb_close(struct geb_bus *bus, uint64_t deadline_ns)
         geb_dispatch(bus, 0);
     }
     shr_flush(&bus->consumer);
-    /* edge W4 release: closed before the lock goes, so that nobody takes an orderly end for a death. */
+    /* edge W4 release: closed before the lock goes, so that nobody takes an orderly end for a
+     * death. */
     shr_store32_release(&bus->map.hot->closed, 1);
     shr_peer_exit(&bus->map, SHR_CONSUMER_SLOT);
     shr_lock_drop(&bus->lock);
@@ -192,7 +194,7 @@ int geb_close(struct geb_bus *bus, uint64_t deadline_ns)
     return rc;
 }
 
-/* ---- removing ------------------------------------------------------------------------------------ */
+/* ---- removing -------------------------------------------------------------------------------- */
 
 int geb_remove(const char *name)
 {

@@ -4,12 +4,12 @@
 #include <errno.h>
 #include <limits.h>
 
-#define BATCH 64u
-#define SWEEP_EVERY_NS UINT64_C(100000000)
+#define BATCH              64u
+#define SWEEP_EVERY_NS     UINT64_C(100000000)
 #define CLOCK_EVERY_EVENTS 4096u /* a busy loop looks at the clock this often */
-#define PAUSE_MIN_NS UINT64_C(40)
-#define PAUSE_MAX_NS UINT64_C(2000)
-#define SHORT_BATCH 32u
+#define PAUSE_MIN_NS       UINT64_C(40)
+#define PAUSE_MAX_NS       UINT64_C(2000)
+#define SHORT_BATCH        32u
 
 void gebi_housekeep(struct geb_bus *bus, uint64_t now_ns)
 {
@@ -71,8 +71,9 @@ static void pause_ns(const struct geb_bus *bus, uint64_t ns)
         shr_cpu_relax();
 }
 
-/* After a short batch the consumer lets a moment pass, so that it does not fight with the producers for the line that
- * they are writing; the longer, the more that pays. A batch of one is somebody waiting for an answer: latency first. */
+/* After a short batch the consumer lets a moment pass, so that it does not fight with the
+ * producers for the line that they are writing; the longer, the more that pays. A batch of one
+ * is somebody waiting for an answer: latency first. */
 static void keep_distance(struct geb_bus *bus, uint32_t cnt)
 {
     if (cnt >= SHORT_BATCH)
@@ -123,7 +124,8 @@ int geb_run(struct geb_bus *bus)
         gebi_housekeep(bus, now_ns);
         if (idle_since_ns == 0)
             idle_since_ns = now_ns;
-        /* After a sleep that brought nothing, sleep on: a bounded sleep is not a reason to poll again. */
+        /* After a sleep that brought nothing, sleep on: a bounded sleep is not a reason to poll
+         * again. */
         if (slept || now_ns - idle_since_ns >= bus->spin_ns) {
             sleep_once(bus);
             slept = true;

@@ -15,8 +15,8 @@ static _Thread_local char last_error[512];
 
 const char *geb_strerror(int rc)
 {
-#define CASE(code, text)                                                                           \
-    case code:                                                                                     \
+#define CASE(code, text) \
+    case code:           \
         return text;
     if (rc >= 0)
         return "success";
@@ -52,7 +52,7 @@ uint64_t geb_now(void)
     return shr_now_ns();
 }
 
-/* ---- handles ------------------------------------------------------------------------------------- */
+/* ---- handles --------------------------------------------------------------------------------- */
 
 static struct {
     pthread_mutex_t mutex;
@@ -85,7 +85,7 @@ void gebi_handle_end(void *handle, size_t bytes)
     pthread_mutex_unlock(&ended.mutex);
 }
 
-/* ---- the log of distinct errors ------------------------------------------------------------------- */
+/* ---- the log of distinct errors -------------------------------------------------------------- */
 
 void gebi_log_error(struct shr_map *map, int code, const char *text)
 {

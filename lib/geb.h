@@ -1,8 +1,8 @@
 /* geb: an event bus in shared memory for the processes of one Linux machine.
  *
- * Producer processes publish events with a few instructions and no system call; one consumer process runs handlers
- * for them; observers look on without being noticed. Killing or stopping any producer at any moment neither
- * stalls the others nor loses what was committed.
+ * Producer processes publish events with a few instructions and no system call; one consumer
+ * process runs handlers for them; observers look on without being noticed. Killing or stopping
+ * any producer at any moment neither stalls the others nor loses what was committed.
  *
  * Three handles, each with a pair of verbs:
  *
@@ -10,10 +10,10 @@
  *     producer   geb_join                … geb_leave       struct geb_producer
  *     observer   geb_watch               … geb_unwatch     struct geb_watch
  *
- * Threads: a handle belongs to the thread that uses it; give each thread its own. What another thread or a
- * signal handler may call says so. A handle used after its end, or in a child after fork, gives -ESTALE.
- * Functions that can fail return 0 or more, or a negative errno from the table GEB_ERRORS.
- * Times are CLOCK_MONOTONIC nanoseconds; a deadline of 0 means: do not wait.
+ * Threads: a handle belongs to the thread that uses it; give each thread its own. What another
+ * thread or a signal handler may call says so. A handle used after its end, or in a child after
+ * fork, gives -ESTALE. Functions that can fail return 0 or more, or a negative errno from the
+ * table GEB_ERRORS. Times are CLOCK_MONOTONIC nanoseconds; a deadline of 0 means: do not wait.
  */
 #ifndef GEB_H
 #define GEB_H
@@ -27,49 +27,50 @@
 extern "C" {
 #endif
 
-#define GEB_API __attribute__((visibility("default")))
+#define GEB_API           __attribute__((visibility("default")))
 
 #define GEB_VERSION_MAJOR 0
 #define GEB_VERSION_MINOR 1
 
-#define GEB_FOREVER UINT64_MAX
+#define GEB_FOREVER       UINT64_MAX
 
-/* ---- errors ------------------------------------------------------------------------------------- */
+/* ---- errors ---------------------------------------------------------------------------------- */
 
 /* X(errno, meaning and what to do). One meaning each. */
-#define GEB_ERRORS(X)                                                                              \
-    X(EAGAIN, "the bus is full: let the consumer catch up, or create it with a larger capacity")   \
-    X(ENOBUFS, "no slab block is free: let the consumer catch up, or create the bus with more slabs") \
-    X(ETIMEDOUT, "the deadline passed")                                                            \
-    X(ECANCELED, "cancelled by geb_cancel")                                                        \
-    X(EPIPE, "the bus is full and its consumer is gone: start the consumer again")                 \
-    X(ESHUTDOWN, "the bus is full and its consumer closed it: start the consumer again")           \
-    X(EMSGSIZE, "the event is larger than the bus allows: create it with a larger max_event")      \
-    X(EINVAL, "an argument is wrong: geb_last_error() names it")                                   \
-    X(EDOM, "a number of the configuration is out of range: geb_last_error() names it")            \
-    X(ENXIO, "no such topic: register its name with geb_topic and use the id that it gives")       \
-    X(ENOENT, "no bus of that name: create it first, or check GEB_DIR")                            \
-    X(EEXIST, "a bus of that name exists with another configuration: remove it or use its own")    \
-    X(EACCES, "no permission: ask the owner of the bus, or have it created with a wider mode")     \
-    X(ENOSPC, "the file system is full: make /dev/shm larger, the bus smaller, or set GEB_DIR")    \
-    X(ENOMEM, "out of memory")                                                                     \
-    X(EPROTO, "the bus has another layout version: use the geb that made it, or remove the bus")   \
-    X(EBADMSG, "the file is not a bus, or it is damaged: remove it and create the bus again")      \
-    X(EBUSY, "the role is taken: only one consumer, and one producer of an exclusive bus")         \
-    X(EUSERS, "no free slot: create the bus with more producers, topics or handlers")              \
-    X(ESTALE, "the handle is closed, or from before a fork: open a new one in this process")       \
-    X(EDEADLK, "a handler would wait for itself: publish to another bus, or not with Block")       \
+#define GEB_ERRORS(X)                                                                            \
+    X(EAGAIN, "the bus is full: let the consumer catch up, or create it with a larger capacity") \
+    X(ENOBUFS,                                                                                   \
+      "no slab block is free: let the consumer catch up, or create the bus with more slabs")     \
+    X(ETIMEDOUT, "the deadline passed")                                                          \
+    X(ECANCELED, "cancelled by geb_cancel")                                                      \
+    X(EPIPE, "the bus is full and its consumer is gone: start the consumer again")               \
+    X(ESHUTDOWN, "the bus is full and its consumer closed it: start the consumer again")         \
+    X(EMSGSIZE, "the event is larger than the bus allows: create it with a larger max_event")    \
+    X(EINVAL, "an argument is wrong: geb_last_error() names it")                                 \
+    X(EDOM, "a number of the configuration is out of range: geb_last_error() names it")          \
+    X(ENXIO, "no such topic: register its name with geb_topic and use the id that it gives")     \
+    X(ENOENT, "no bus of that name: create it first, or check GEB_DIR")                          \
+    X(EEXIST, "a bus of that name exists with another configuration: remove it or use its own")  \
+    X(EACCES, "no permission: ask the owner of the bus, or have it created with a wider mode")   \
+    X(ENOSPC, "the file system is full: make /dev/shm larger, the bus smaller, or set GEB_DIR")  \
+    X(ENOMEM, "out of memory")                                                                   \
+    X(EPROTO, "the bus has another layout version: use the geb that made it, or remove the bus") \
+    X(EBADMSG, "the file is not a bus, or it is damaged: remove it and create the bus again")    \
+    X(EBUSY, "the role is taken: only one consumer, and one producer of an exclusive bus")       \
+    X(EUSERS, "no free slot: create the bus with more producers, topics or handlers")            \
+    X(ESTALE, "the handle is closed, or from before a fork: open a new one in this process")     \
+    X(EDEADLK, "a handler would wait for itself: publish to another bus, or not with Block")     \
     X(ENOSYS, "this system lacks what the call needs")
 
 /* What a result means, in words that name the fix. Never NULL; static. Any thread. */
 GEB_API const char *geb_strerror(int rc);
 
-/* What exactly was wrong in this thread's last call that failed with an argument, a configuration or a file:
- * "capacity 100 is not a power of two: use 64 or 128". Empty if nothing more is known. Valid until the thread's
- * next failing call. */
+/* What exactly was wrong in this thread's last call that failed with an argument, a
+ * configuration or a file: "capacity 100 is not a power of two: use 64 or 128". Empty if nothing
+ * more is known. Valid until the thread's next failing call. */
 GEB_API const char *geb_last_error(void);
 
-/* ---- configuration ------------------------------------------------------------------------------ */
+/* ---- configuration --------------------------------------------------------------------------- */
 
 enum geb_policy {
     GEB_DROP_OLDEST,  /* a full bus drops its oldest event for each new one: the newest data wins */
@@ -79,26 +80,29 @@ enum geb_policy {
 
 /* A field that is 0 takes its default. Start from GEB_CONFIG_INIT. */
 struct geb_config {
-    size_t size;           /* of this struct */
+    size_t size; /* of this struct */
     enum geb_policy policy;
-    bool exclusive;        /* exactly one producer at a time, which then publishes without locked instructions */
-    uint32_t capacity;     /* events that can wait; a power of two, 4 … 2²⁶; default 65,536 */
-    uint32_t max_event;    /* bytes; default 64 KiB; at most half of slab_bytes */
-    uint64_t slab_bytes;   /* for events over 32 bytes; default 16 MiB; GEB_NO_SLABS: in-line events only */
-    uint32_t producers;    /* handles at the same time, at most 1,024 and capacity; default 128 */
-    uint32_t topics;       /* default 256; at most 65,535 */
-    uint64_t patience_ns;  /* how long a claimed, uncommitted position may hold up others; default 30,000 */
+    bool
+        exclusive; /* one producer at a time, which needs no locked instructions */
+    uint32_t capacity;  /* events that can wait; a power of two, 4 … 2²⁶; default 65,536 */
+    uint32_t max_event; /* bytes; default 64 KiB; at most half of slab_bytes */
+    uint64_t
+        slab_bytes; /* for events over 32 bytes; default 16 MiB; or GEB_NO_SLABS */
+    uint32_t producers; /* handles at the same time, at most 1,024 and capacity; default 128 */
+    uint32_t topics;    /* default 256; at most 65,535 */
+    uint64_t
+        patience_ns; /* how long an uncommitted event may hold up others; default 30,000 */
     uint32_t sample_shift; /* one event in 2^this is timed; default 7; at most 20 */
     mode_t mode;           /* of the file; default 0600 */
     uint64_t reserved[8];
 };
-#define GEB_CONFIG_INIT                                                                            \
-    {                                                                                              \
-        .size = sizeof(struct geb_config)                                                          \
+#define GEB_CONFIG_INIT                   \
+    {                                     \
+        .size = sizeof(struct geb_config) \
     }
 #define GEB_NO_SLABS UINT64_MAX
 
-/* ---- consumer ----------------------------------------------------------------------------------- */
+/* ---- consumer -------------------------------------------------------------------------------- */
 
 struct geb_bus;
 struct geb_context; /* what a handler may ask about its call */
@@ -106,40 +110,43 @@ struct geb_context; /* what a handler may ask about its call */
 typedef uint32_t geb_topic_id;
 
 struct geb_event {
-    const void *data;       /* valid until the handler returns */
+    const void *data; /* valid until the handler returns */
     size_t len;
     geb_topic_id topic;
-    uint32_t producer;      /* slot of its producer */
-    uint64_t number;        /* its producer's count of events: 1, 2, 3 … */
-    uint64_t position;      /* in the order of the bus */
-    uint64_t key;           /* 0: none */
-    uint64_t id;            /* 0: none */
-    uint64_t deadline_ns;   /* 0: none */
-    bool redelivered;       /* it was in hand when an earlier consumer died */
-    uint32_t attempt;       /* 1, or more when redelivered */
+    uint32_t producer;    /* slot of its producer */
+    uint64_t number;      /* its producer's count of events: 1, 2, 3 … */
+    uint64_t position;    /* in the order of the bus */
+    uint64_t key;         /* 0: none */
+    uint64_t id;          /* 0: none */
+    uint64_t deadline_ns; /* 0: none */
+    bool redelivered;     /* it was in hand when an earlier consumer died */
+    uint32_t attempt;     /* 1, or more when redelivered */
 };
 
 /* < 0: this handler failed, which is counted; the other handlers of the event still run. */
 typedef int geb_handler(struct geb_context *ctx, const struct geb_event *event, void *user);
 
-/* Creates the bus and takes the consumer's role, or resumes a bus of that name if its configuration is equal
- * (config NULL: the default one) and nobody has the role. The bus outlives its handles: geb_remove ends it.
- * name: 1 … 63 of A-Z a-z 0-9 . _ - (in GEB_DIR or /dev/shm/geb-UID), or a path with a slash.
- * Blocks while the kernel allocates the memory. -EINVAL, -EDOM, -EEXIST, -EBUSY, -EACCES, -ENOSPC, -EPROTO, -EBADMSG. */
+/* Creates the bus and takes the consumer's role, or resumes a bus of that name if its
+ * configuration is equal (config NULL: the default one) and nobody has the role. The bus
+ * outlives its handles: geb_remove ends it. name: 1 … 63 of A-Z a-z 0-9 . _ - (in GEB_DIR or
+ * /dev/shm/geb-UID), or a path with a slash. Blocks while the kernel allocates the memory.
+ * -EINVAL, -EDOM, -EEXIST, -EBUSY, -EACCES, -ENOSPC, -EPROTO, -EBADMSG. */
 GEB_API int geb_create(struct geb_bus **bus, const char *name, const struct geb_config *config);
 
 /* The same for a bus that must exist, whatever its configuration. -ENOENT, -EBUSY … */
 GEB_API int geb_open(struct geb_bus **bus, const char *name);
 
-/* Handles what waits until the deadline (0: nothing more), then gives up the role. Events that still wait stay for the
- * next consumer: -ETIMEDOUT then, if a deadline was given. The handle is gone in any case. NULL is allowed. */
+/* Handles what waits until the deadline (0: nothing more), then gives up the role. Events that
+ * still wait stay for the next consumer: -ETIMEDOUT then, if a deadline was given. The handle is
+ * gone in any case. NULL is allowed. */
 GEB_API int geb_close(struct geb_bus *bus, uint64_t deadline_ns);
 
 /* Removes a bus. -EBUSY while anybody takes part in it (geb_last_error() names one). */
 GEB_API int geb_remove(const char *name);
 
-/* Adds a handler for a topic (fan-out: they run in the order of geb_on), or for events that no handler wants
- * (geb_on_default). Not from within a handler (-EDEADLK). -EUSERS: no more topics or handlers. */
+/* Adds a handler for a topic (fan-out: they run in the order of geb_on), or for events that no
+ * handler wants (geb_on_default). Not from within a handler (-EDEADLK). -EUSERS: no more topics
+ * or handlers. */
 GEB_API int geb_on(struct geb_bus *bus, const char *topic, geb_handler *handler, void *user);
 GEB_API int geb_on_default(struct geb_bus *bus, geb_handler *handler, void *user);
 
@@ -147,15 +154,16 @@ GEB_API int geb_on_default(struct geb_bus *bus, geb_handler *handler, void *user
 GEB_API int geb_on_schema(struct geb_bus *bus, const char *topic, const char *schema,
                           uint32_t bytes, geb_handler *handler, void *user);
 
-/* Runs the handlers of up to max waiting events (0: all that wait now) and returns how many; never waits. -EDEADLK from
- * within a handler. */
+/* Runs the handlers of up to max waiting events (0: all that wait now) and returns how many;
+ * never waits. -EDEADLK from within a handler. */
 GEB_API int geb_dispatch(struct geb_bus *bus, uint32_t max);
 
-/* Dispatches until geb_stop. Polls for spin_ns after the last event, then sleeps until a producer wakes it. */
+/* Dispatches until geb_stop. Polls for spin_ns after the last event, then sleeps until a
+ * producer wakes it. */
 GEB_API int geb_run(struct geb_bus *bus);
 
-/* Makes geb_run return after the event in hand; before geb_run, makes it return at once. From any thread
- * and from signal handlers. */
+/* Makes geb_run return after the event in hand; before geb_run, makes it return at once. From
+ * any thread and from signal handlers. */
 GEB_API void geb_stop(struct geb_bus *bus);
 
 /* How long geb_run polls before it sleeps: default 50,000 ns; GEB_FOREVER: it never sleeps. */
@@ -167,30 +175,33 @@ GEB_API const char *geb_topic_name(struct geb_bus *bus, geb_topic_id topic);
 /* Within a handler: the bus that called it. */
 GEB_API struct geb_bus *geb_context_bus(struct geb_context *ctx);
 
-/* ---- producer ----------------------------------------------------------------------------------- */
+/* ---- producer -------------------------------------------------------------------------------- */
 
 struct geb_producer;
 
-/* Takes a free slot of the bus. who: text for people, up to 47 bytes. One handle for each thread that publishes.
- * -ENOENT, -EUSERS: no free slot, -EBUSY: exclusive and taken, -EACCES, -EPROTO, -EBADMSG. */
+/* Takes a free slot of the bus. who: text for people, up to 47 bytes. One handle for each thread
+ * that publishes. -ENOENT, -EUSERS: no free slot, -EBUSY: exclusive and taken, -EACCES, -EPROTO,
+ * -EBADMSG. */
 GEB_API int geb_join(struct geb_producer **producer, const char *name, const char *who);
 
 /* Ends the handle. Its events stay. NULL is allowed. */
 GEB_API int geb_leave(struct geb_producer *producer);
 
-/* The id of a topic, registered if it is new; the same for all processes as long as the bus lives. name: 1 … 47 bytes
- * of text. -EUSERS: the table is full. May spin for one patience when a process died while registering. */
+/* The id of a topic, registered if it is new; the same for all processes as long as the bus
+ * lives. name: 1 … 47 bytes of text. -EUSERS: the table is full. May spin for one patience when
+ * a process died while registering. */
 GEB_API int geb_topic(struct geb_producer *producer, const char *name, geb_topic_id *topic);
 
-/* As geb_topic, with a schema: a name that both sides agree on (≤ 47 bytes) and the size of the payload (0: any). -EINVAL if the
- * topic is there with another schema; a topic without one takes none later. Payloads of another size are refused
- * by geb_publish with -EMSGSIZE. */
+/* As geb_topic, with a schema: a name that both sides agree on (≤ 47 bytes) and the size of the
+ * payload (0: any). -EINVAL if the topic is there with another schema; a topic without one takes
+ * none later. Payloads of another size are refused by geb_publish with -EMSGSIZE. */
 GEB_API int geb_topic_schema(struct geb_producer *producer, const char *name, const char *schema,
                              uint32_t bytes, geb_topic_id *topic);
 
-/* Publishes a copy. When it returns 0 the event is committed: it survives this process. data may be NULL if len is 0.
- * A full bus: by the policy of the bus; under GEB_BLOCK it waits as long as the consumer lives. -EMSGSIZE, -ENXIO, -EAGAIN,
- * -ENOBUFS, -EPIPE, -ESHUTDOWN, -ECANCELED, -EDEADLK, -ESTALE. */
+/* Publishes a copy. When it returns 0 the event is committed: it survives this process. data may
+ * be NULL if len is 0. A full bus: by the policy of the bus; under GEB_BLOCK it waits as long as
+ * the consumer lives. -EMSGSIZE, -ENXIO, -EAGAIN, -ENOBUFS, -EPIPE, -ESHUTDOWN, -ECANCELED,
+ * -EDEADLK, -ESTALE. */
 GEB_API int geb_publish(struct geb_producer *producer, geb_topic_id topic, const void *data,
                         size_t len);
 
@@ -199,11 +210,12 @@ struct geb_options {
     uint64_t wait_until_ns; /* GEB_BLOCK: -ETIMEDOUT after it; 0: do not wait; GEB_FOREVER */
     uint64_t key;           /* events of one key stay in order among workers; 0: none */
     uint64_t id;            /* yours, shown to handlers; 0: none */
-    uint64_t deadline_ns;   /* an event not handled by then is counted as expired, not delivered; 0: none */
+    uint64_t
+        deadline_ns; /* not handled by then, it counts as expired; 0: none */
 };
-#define GEB_OPTIONS_INIT                                                                           \
-    {                                                                                              \
-        .size = sizeof(struct geb_options), .wait_until_ns = GEB_FOREVER                           \
+#define GEB_OPTIONS_INIT                                                 \
+    {                                                                    \
+        .size = sizeof(struct geb_options), .wait_until_ns = GEB_FOREVER \
     }
 
 /* geb_publish with options (NULL: none). */
@@ -217,25 +229,27 @@ struct geb_message {
     uint64_t key;
 };
 
-/* Publishes cnt messages at once: visible, dropped and redelivered all or none, next to each other in the order of the bus.
- * Their sizes, each rounded up to 8 and with 16 more, must fit into max_event together. options: key, id and deadline_ns are
- * not used. As geb_publish_with otherwise. */
+/* Publishes cnt messages at once: visible, dropped and redelivered all or none, next to each
+ * other in the order of the bus. Their sizes, each rounded up to 8 and with 16 more, must fit
+ * into max_event together. options: key, id and deadline_ns are not used. As geb_publish_with
+ * otherwise. */
 GEB_API int geb_publish_batch(struct geb_producer *producer, const struct geb_message *messages,
                               uint32_t cnt, const struct geb_options *options);
 
 /* Room in the shared memory, to build an event in place. */
 struct geb_loan {
-    void *data;      /* len bytes, 128-byte aligned, not cleared */
+    void *data; /* len bytes, 128-byte aligned, not cleared */
     size_t len;
     uint64_t handle; /* geb's own */
 };
 
-/* Borrows room for len bytes (1 … max_event). Waits by the policy as geb_publish does; a loan that is neither committed nor
- * returned comes back when its producer leaves or dies. Several loans may be out at the same time. */
+/* Borrows room for len bytes (1 … max_event). Waits by the policy as geb_publish does; a loan
+ * that is neither committed nor returned comes back when its producer leaves or dies. Several
+ * loans may be out at the same time. */
 GEB_API int geb_loan(struct geb_producer *producer, size_t len, struct geb_loan *loan);
 
-/* Publishes the loan's first loan->len bytes (shrink it if you need less), without a copy. On success the loan is used up; on
- * failure it is still yours: commit it again or return it. */
+/* Publishes the loan's first loan->len bytes (shrink it if you need less), without a copy. On
+ * success the loan is used up; on failure it is still yours: commit it again or return it. */
 GEB_API int geb_commit(struct geb_producer *producer, struct geb_loan *loan, geb_topic_id topic);
 GEB_API int geb_commit_with(struct geb_producer *producer, struct geb_loan *loan,
                             geb_topic_id topic, const struct geb_options *options);
@@ -243,43 +257,47 @@ GEB_API int geb_commit_with(struct geb_producer *producer, struct geb_loan *loan
 /* Gives a loan back unused. */
 GEB_API int geb_return(struct geb_producer *producer, struct geb_loan *loan);
 
-/* Makes a call of this producer that waits, or the next one that would, return -ECANCELED. From any thread and from signal
- * handlers. */
+/* Makes a call of this producer that waits, or the next one that would, return -ECANCELED. From
+ * any thread and from signal handlers. */
 GEB_API void geb_cancel(struct geb_producer *producer);
 
 /* CLOCK_MONOTONIC in nanoseconds, for deadlines: geb_now() + 5000000 is in 5 ms. */
 GEB_API uint64_t geb_now(void);
 
-/* ---- what can be seen ---------------------------------------------------------------------------- */
+/* ---- what can be seen ------------------------------------------------------------------------ */
 
 struct geb_latency {
     uint32_t sampled_1_in;
     uint64_t count, p50_ns, p99_ns, p999_ns, max_ns;
 };
 
-/* All counters since the bus was created. accepted = delivered + dropped + expired + cancelled + unhandled +
- * dead_lettered + pending + lost_in_crash at any quiet moment, and no column is computed from the others. */
+/* All counters since the bus was created. accepted = delivered + dropped + expired + cancelled +
+ * unhandled + dead_lettered + pending + lost_in_crash at any quiet moment, and no column is
+ * computed from the others. */
 struct geb_metrics {
     size_t size; /* of this struct, set by the caller */
     uint64_t accepted, delivered, dropped, expired, cancelled, unhandled, dead_lettered, pending,
         lost_in_crash;
-    uint64_t published, processed, errors; /* accepted; delivered + dead_lettered; handlers that failed */
-    uint64_t used, peak;                   /* positions in use now, and the most that the consumer saw */
+    uint64_t published, processed,
+        errors;          /* accepted; delivered + dead_lettered; handlers that failed */
+    uint64_t used, peak; /* positions in use now, and the most that the consumer saw */
     uint64_t revoked, returned, quarantined, bad_bytes;
     uint64_t redelivered, restarts, sleeps;
     struct geb_latency latency; /* from publish to handler */
 };
-#define GEB_METRICS_INIT                                                                           \
-    {                                                                                              \
-        .size = sizeof(struct geb_metrics)                                                         \
+#define GEB_METRICS_INIT                   \
+    {                                      \
+        .size = sizeof(struct geb_metrics) \
     }
 
-/* Reads the metrics from the consumer's side. A few microseconds and more for each event that waits. */
+/* Reads the metrics from the consumer's side. A few microseconds and more for each event that
+ * waits. */
 GEB_API int geb_metrics(struct geb_bus *bus, struct geb_metrics *metrics);
 
 struct geb_watch;
 
-/* Maps a bus read-only. Needs nobody's cooperation and slows nobody. -ENOENT, -EACCES, -EPROTO, -EBADMSG. */
+/* Maps a bus read-only. Needs nobody's cooperation and slows nobody. -ENOENT, -EACCES, -EPROTO,
+ * -EBADMSG. */
 GEB_API int geb_watch(struct geb_watch **watch, const char *name);
 GEB_API int geb_unwatch(struct geb_watch *watch);
 GEB_API int geb_watch_metrics(struct geb_watch *watch, struct geb_metrics *metrics);
@@ -302,7 +320,8 @@ struct geb_participant {
     const char *state; /* "running", "waiting", "blocked", "dead"; static text */
     uint64_t accepted, bytes, full, blocked_ns, revoked, dropped;
 };
-/* Fills up to max rows with those who take part, the consumer first if there is one. Returns the number of rows. */
+/* Fills up to max rows with those who take part, the consumer first if there is one. Returns the
+ * number of rows. */
 GEB_API int geb_watch_participants(struct geb_watch *watch, struct geb_participant *rows,
                                    uint32_t max);
 

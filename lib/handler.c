@@ -8,7 +8,7 @@
 
 #define DEFAULT_TOPIC UINT32_MAX
 
-/* ---- registering --------------------------------------------------------------------------------- */
+/* ---- registering ----------------------------------------------------------------------------- */
 
 static int add(struct geb_bus *bus, uint32_t topic, const char *name, geb_handler *call, void *user)
 {
@@ -99,7 +99,7 @@ struct geb_bus *geb_context_bus(struct geb_context *ctx)
     return ctx->bus;
 }
 
-/* ---- delivering ---------------------------------------------------------------------------------- */
+/* ---- delivering ------------------------------------------------------------------------------ */
 
 static void raise(shr_a64 *counter, uint64_t add_cnt)
 {
@@ -120,7 +120,8 @@ static SHR_COLD void note_error(struct geb_bus *bus, struct gebi_handler *h, int
     gebi_log_error(&bus->map, -rc, text);
 }
 
-/* Runs the handlers of one event, the default ones if its topic has none. The column it belongs to. */
+/* Runs the handlers of one event, the default ones if its topic has none. The column it belongs
+ * to. */
 static uint32_t call_handlers(struct geb_bus *bus, const struct geb_event *event)
 {
     if (SHR_UNLIKELY(event->deadline_ns != 0) && shr_now_ns() > event->deadline_ns)

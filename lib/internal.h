@@ -11,22 +11,23 @@
 
 #include <errno.h>
 
-/* ---- handles -------------------------------------------------------------------------------------
+/* ---- handles ---------------------------------------------------------------------------------
  *
- * A handle's memory is wiped in a child of fork (MADV_WIPEONFORK) and stays mapped for a while after its end, so that
- * a call on a dead handle finds a wrong magic and gives -ESTALE instead of touching memory that is gone.
+ * A handle's memory is wiped in a child of fork (MADV_WIPEONFORK) and stays mapped for a while
+ * after its end, so that a call on a dead handle finds a wrong magic and gives -ESTALE instead of
+ * touching memory that is gone.
  *
  *     alloc, set ──▶ live ──end──▶ magic 0, mapped ──64 ends later──▶ unmapped
  *                      └─fork, in the child─▶ magic 0
  */
-#define GEBI_BUS_MAGIC UINT64_C(0x6765622d62757321)
+#define GEBI_BUS_MAGIC      UINT64_C(0x6765622d62757321)
 #define GEBI_PRODUCER_MAGIC UINT64_C(0x6765622d70726f64)
-#define GEBI_WATCH_MAGIC UINT64_C(0x6765622d77617463)
+#define GEBI_WATCH_MAGIC    UINT64_C(0x6765622d77617463)
 
-void *gebi_handle_alloc(size_t bytes);           /* zeroed, NULL: out of memory */
+void *gebi_handle_alloc(size_t bytes);            /* zeroed, NULL: out of memory */
 void gebi_handle_end(void *handle, size_t bytes); /* clears it, keeps it mapped for a while */
 
-/* ---- errors -------------------------------------------------------------------------------------- */
+/* ---- errors ---------------------------------------------------------------------------------- */
 
 /* Says what exactly was wrong (geb_last_error) and returns rc. */
 __attribute__((format(printf, 2, 3), cold)) int gebi_fail(int rc, const char *format, ...);
@@ -34,16 +35,17 @@ __attribute__((format(printf, 2, 3), cold)) int gebi_fail(int rc, const char *fo
 /* The id of the bus whose handlers run on this thread; 0: none. */
 extern _Thread_local uint64_t gebi_dispatching;
 
-/* ---- topics -------------------------------------------------------------------------------------- */
+/* ---- topics ---------------------------------------------------------------------------------- */
 
-/* Finds or makes the row of a name. `slot` and `epoch` are the caller's. 0 or as geb_topic_schema. */
+/* Finds or makes the row of a name. `slot` and `epoch` are the caller's. 0 or as
+ * geb_topic_schema. */
 int gebi_topic_intern(struct shr_map *map, uint32_t slot, const char *name, const char *schema,
                       uint32_t bytes, geb_topic_id *topic);
 
 /* Whether an id stands for a topic. */
 bool gebi_topic_exists(const struct shr_map *map, geb_topic_id topic);
 
-/* ---- batches: frames in one block ----------------------------------------------------------------- */
+/* ---- batches: frames in one block ------------------------------------------------------------ */
 
 struct gebi_frame {
     uint32_t bytes;
@@ -58,7 +60,7 @@ static inline uint64_t gebi_frame_bytes(uint64_t payload)
     return sizeof(struct gebi_frame) + ((payload + 7) & ~UINT64_C(7));
 }
 
-/* ---- the consumer -------------------------------------------------------------------------------- */
+/* ---- the consumer ---------------------------------------------------------------------------- */
 
 #define GEBI_HANDLERS_MAX 128u
 
@@ -87,15 +89,15 @@ struct geb_bus {
 
     struct gebi_handler handler[GEBI_HANDLERS_MAX]; /* in the order of geb_on */
     uint32_t handler_cnt;
-    struct gebi_handler *flat;  /* the same, grouped by topic; default ones last */
-    uint32_t *first;            /* [topic] … [topic + 1]: its part of flat; [topic_cnt]: the default ones */
+    struct gebi_handler *flat; /* the same, grouped by topic; default ones last */
+    uint32_t *first; /* [topic] … [topic + 1]: its part of flat; [topic_cnt]: the default ones */
     bool flat_is_old;
     char (*topic_text)[SHR_NAME_BYTES]; /* for geb_topic_name */
 
     uint64_t spin_ns;
     uint64_t pause_ns;
     uint32_t pauses_per_us;
-    uint64_t swept_ns; /* when we swept last */
+    uint64_t swept_ns;    /* when we swept last */
     uint64_t since_look;  /* events since we looked at the clock */
     uint64_t empty_looks; /* calls of geb_dispatch that found nothing */
 };
@@ -131,12 +133,12 @@ void gebi_deliver(struct geb_bus *bus, const struct shr_item *item);
 /* Adds to the distinct errors that observers see. */
 void gebi_log_error(struct shr_map *map, int code, const char *text);
 
-/* ---- producer ------------------------------------------------------------------------------------ */
+/* ---- producer -------------------------------------------------------------------------------- */
 
 struct geb_producer {
     uint64_t magic;
     struct shr_writer writer;
-    uint32_t topic_known;  /* ids below it exist and take any size */
+    uint32_t topic_known; /* ids below it exist and take any size */
     uint32_t slot;
     uint32_t max_event;
     uint32_t stamp_mask;
@@ -159,11 +161,11 @@ struct gebi_overrun {
     bool counted;
 };
 
-/* Makes room by the policy of the bus, after shr_publish gave -EAGAIN or shr_alloc -ENOBUFS (`rc` says which).
- * 0: try again. */
+/* Makes room by the policy of the bus, after shr_publish gave -EAGAIN or shr_alloc -ENOBUFS
+ * (`rc` says which). 0: try again. */
 int gebi_make_room(struct geb_producer *producer, int rc, struct gebi_overrun *overrun);
 
-/* ---- metrics ------------------------------------------------------------------------------------- */
+/* ---- metrics --------------------------------------------------------------------------------- */
 
 int gebi_metrics(const struct shr_map *map, struct geb_metrics *metrics);
 

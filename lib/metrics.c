@@ -23,7 +23,8 @@ uint64_t gebi_bucket_ns(uint32_t bucket)
 }
 
 /* The least latency of the bucket in which the given share of all samples is reached. */
-static uint64_t percentile(const uint64_t bucket[SHR_HIST_BUCKETS], uint64_t count, uint64_t permille)
+static uint64_t percentile(const uint64_t bucket[SHR_HIST_BUCKETS], uint64_t count,
+                           uint64_t permille)
 {
     uint64_t want = (count * permille + 999) / 1000;
     uint64_t seen = 0;

@@ -92,7 +92,7 @@ int geb_watch_info(struct geb_watch *watch, struct geb_bus_info *info)
     return 0;
 }
 
-/* ---- tables -------------------------------------------------------------------------------------- */
+/* ---- tables ---------------------------------------------------------------------------------- */
 
 static const char *state_of(struct shr_map *map, uint32_t slot)
 {

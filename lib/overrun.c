@@ -4,8 +4,9 @@
 #include <errno.h>
 
 #define DROPS_PER_PUBLISH 64u
-#define SPINS 1000u
-#define GONE_NS UINT64_C(1000000000) /* the consumer is gone when its lock was free for so long */
+#define SPINS             1000u
+/* The consumer is gone when nobody has held its lock for so long. */
+#define GONE_NS UINT64_C(1000000000)
 
 static void count(shr_a64 *counter, uint64_t add)
 {
@@ -38,8 +39,8 @@ static int check_consumer(struct geb_producer *p, uint64_t now_ns)
     return gebi_fail(-EPIPE, "%s is full and has no consumer", p->map.path);
 }
 
-/* Waits in two steps, so that the caller's own attempt is the look between them: the first call says that we sleep,
- * the second one sleeps. 0: try again. */
+/* Waits in two steps, so that the caller's own attempt is the look between them: the first call
+ * says that we sleep, the second one sleeps. 0: try again. */
 static int wait_step(struct geb_producer *p, struct gebi_overrun *o, struct shr_gate *gate)
 {
     uint64_t now_ns = shr_now_ns();

@@ -12,7 +12,7 @@ static inline int check(const struct geb_producer *p)
     return 0;
 }
 
-/* ---- join and leave ------------------------------------------------------------------------------ */
+/* ---- join and leave -------------------------------------------------------------------------- */
 
 /* Takes the first slot that nobody holds and that is clean, or can be cleaned. */
 static int take_slot(struct geb_producer *p, const char *who)
@@ -123,7 +123,7 @@ void geb_cancel(struct geb_producer *p)
     shr_gate_wake(&p->map.hot->freed);
 }
 
-/* ---- publishing ---------------------------------------------------------------------------------- */
+/* ---- publishing ------------------------------------------------------------------------------ */
 
 /* Ids below topic_known need no look at the table; a topic with a size of its own always does. */
 static SHR_COLD int check_topic_slow(struct geb_producer *p, geb_topic_id topic, size_t len)
@@ -304,7 +304,7 @@ int geb_publish_with(struct geb_producer *p, geb_topic_id topic, const void *dat
     return publish_words(p, words, 1, len, options->wait_until_ns);
 }
 
-/* ---- batches ------------------------------------------------------------------------------------- */
+/* ---- batches --------------------------------------------------------------------------------- */
 
 /* Size of all frames, or an error. */
 static int64_t measure_batch(struct geb_producer *p, const struct geb_message *messages,
@@ -366,7 +366,7 @@ int geb_publish_batch(struct geb_producer *p, const struct geb_message *messages
     return rc;
 }
 
-/* ---- loans --------------------------------------------------------------------------------------- */
+/* ---- loans ----------------------------------------------------------------------------------- */
 
 int geb_loan(struct geb_producer *p, size_t len, struct geb_loan *loan)
 {

@@ -1,8 +1,8 @@
 /* Topics: names interned in the segment.
  *
- * A registrant decides the rows from the first one on: a READY row with its name is the answer; an EMPTY one it
- * claims (WRITING), fills and makes READY. It goes past a row only when that is READY with another name, or DEAD,
- * so the lowest READY row of a name is unique.
+ * A registrant decides the rows from the first one on: a READY row with its name is the answer;
+ * an EMPTY one it claims (WRITING), fills and makes READY. It goes past a row only when that is
+ * READY with another name, or DEAD, so the lowest READY row of a name is unique.
  *
  *     EMPTY ──CAS──▶ WRITING(slot, epoch) ──CAS──▶ READY
  *                        └─its writer died or stands still: after one patience, CAS─▶ DEAD
@@ -64,7 +64,8 @@ static int check_text(const char *what, const char *text, size_t least)
     return 0;
 }
 
-/* Makes an EMPTY row ours. False: somebody else claimed it, or took it from us since we were slow. */
+/* Makes an EMPTY row ours. False: somebody else claimed it, or took it from us since we were
+ * slow. */
 static bool write_row(struct shr_map *map, struct shr_topic *row, uint32_t slot, const char *name,
                       const char *schema, uint32_t bytes)
 {

@@ -20,9 +20,9 @@ _Static_assert(sizeof(shr_a32) == 4 && _Alignof(shr_a32) == 4, "a 32-bit word is
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2,
                "words shared between processes need lock-free atomics");
 
-#define SHR_LIKELY(x) __builtin_expect(!!(x), 1)
+#define SHR_LIKELY(x)   __builtin_expect(!!(x), 1)
 #define SHR_UNLIKELY(x) __builtin_expect(!!(x), 0)
-#define SHR_COLD __attribute__((cold, noinline))
+#define SHR_COLD        __attribute__((cold, noinline))
 
 static inline uint64_t shr_load_relaxed(const shr_a64 *p)
 {

@@ -20,7 +20,7 @@ static void raise(shr_a64 *counter, uint64_t add)
     shr_store_release(counter, shr_load_relaxed(counter) + add);
 }
 
-/* ---- resuming ---------------------------------------------------------------------------------- */
+/* ---- resuming -------------------------------------------------------------------------------- */
 
 /* Finishes what the columns say is finished: event numbers seen, and the block. */
 static void settle_finished(struct shr_map *map, const struct shr_hand *hand)
@@ -81,7 +81,7 @@ void shr_consumer_init(struct shr_consumer *c, struct shr_map *map)
     shr_flush(c);
 }
 
-/* ---- taking ------------------------------------------------------------------------------------ */
+/* ---- taking ---------------------------------------------------------------------------------- */
 
 /* Reads the cell's words into the item and checks them. False: no honest producer wrote this. */
 static bool decode(const struct shr_map *map, const uint64_t words[SHR_CELL_WORDS],
@@ -163,7 +163,8 @@ int shr_next(struct shr_consumer *c, struct shr_item *item)
         const struct shr_cell *cell = shr_cell_at(&k->ring, pos);
         uint64_t *words = c->body;
         shr_cell_copy(cell, words);
-        if (SHR_UNLIKELY(!decode(c->map, words, (const unsigned char *)&words[SHR_WORD_BODY], item))) {
+        if (SHR_UNLIKELY(
+                !decode(c->map, words, (const unsigned char *)&words[SHR_WORD_BODY], item))) {
             pass_bad(c, pos);
             continue;
         }
@@ -187,7 +188,7 @@ int shr_next(struct shr_consumer *c, struct shr_item *item)
     }
 }
 
-/* ---- finishing --------------------------------------------------------------------------------- */
+/* ---- finishing ------------------------------------------------------------------------------- */
 
 /* Everything behind the store that finished the event. */
 static inline void leave_hand(struct shr_consumer *c, const struct shr_item *item)

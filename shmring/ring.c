@@ -7,8 +7,8 @@
 #include <cpuid.h>
 #endif
 
-/* One poll counts at most this part of a patience, so that a taker that was itself off the processor does not
- * blame the producer for that time. */
+/* One poll counts at most this part of a patience, so that a taker that was itself off the
+ * processor does not blame the producer for that time. */
 #define POLLS_PER_PATIENCE 4u
 
 /* Counters have one writer. */
@@ -43,7 +43,7 @@ uint64_t shr_ring_end(const struct shr_ring *ring)
     return end;
 }
 
-/* ---- producers --------------------------------------------------------------------------------- */
+/* ---- producers ------------------------------------------------------------------------------- */
 
 static bool can_prefetch_write(void)
 {
@@ -88,7 +88,7 @@ SHR_COLD void shr_publish_void(struct shr_writer *w, uint64_t pos, struct shr_ce
     shr_store_release(&w->peer->busy, 0);
 }
 
-/* ---- takers ------------------------------------------------------------------------------------ */
+/* ---- takers ---------------------------------------------------------------------------------- */
 
 void shr_taker_init(struct shr_taker *k, const struct shr_map *map, uint32_t slot,
                     struct shr_hand *hand)
@@ -116,8 +116,9 @@ static void advance(struct shr_taker *k, uint64_t *pos)
     }
 }
 
-/* The event for whose sake pos may be revoked: the first committed one behind it; or, if the ring is full, the one
- * that a producer cannot publish, said as the position behind the last claim. 0: nothing waits. */
+/* The event for whose sake pos may be revoked: the first committed one behind it; or, if the
+ * ring is full, the one that a producer cannot publish, said as the position behind the last
+ * claim. 0: nothing waits. */
 static uint64_t find_waiting(const struct shr_taker *k, uint64_t pos, uint64_t head)
 {
     for (uint64_t behind = pos + 1; (int64_t)(head - behind) > 0; behind++) {
@@ -135,9 +136,10 @@ static bool somebody_waits(const struct shr_taker *k, uint64_t pos)
     return (int64_t)(k->waiting_pos - pos) > 0;
 }
 
-/* Whether the event that waits behind pos has waited long enough. Patience runs for the waiting event, not for
- * the cell: all uncommitted cells before it are revoked when it ends. Head is read rarely, because
- * reading it on each empty poll would take its line away from the producers. */
+/* Whether the event that waits behind pos has waited long enough. Patience runs for the waiting
+ * event, not for the cell: all uncommitted cells before it are revoked when it ends. Head is
+ * read rarely, because reading it on each empty poll would take its line away from the
+ * producers. */
 static bool patience_is_over(struct shr_taker *k, uint64_t pos)
 {
     uint64_t now_ns = k->now_ns();
@@ -173,7 +175,8 @@ static void revoke(struct shr_taker *k, uint64_t *pos, struct shr_cell *cell, ui
     advance(k, pos);
 }
 
-/* A cell at an older position that is not simply uncommitted. True: looked at, go on. False: bad bytes. */
+/* A cell at an older position that is not simply uncommitted. True: looked at, go on. False: bad
+ * bytes. */
 static bool pass_older(struct shr_taker *k, uint64_t *pos, struct shr_cell *cell, uint64_t state)
 {
     uint64_t tag = shr_state_tag(state);
@@ -183,7 +186,8 @@ static bool pass_older(struct shr_taker *k, uint64_t *pos, struct shr_cell *cell
     }
     if (tag != SHR_TAG_RETURNED)
         return false;
-    /* edge R7 acquire: the late producer's stores are over. edge R5 release: the next lap may begin. */
+    /* edge R7 acquire: the late producer's stores are over. edge R5 release: the next lap may
+     * begin. */
     if (shr_cas_acq_rel(&cell->state, state, shr_state(*pos, SHR_TAG_VOID))) {
         count(&k->peer->took_returned, 1);
         advance(k, pos);
@@ -198,9 +202,10 @@ SHR_COLD bool shr_peek_slow(struct shr_taker *k, uint64_t *pos)
         uint64_t state = shr_load_acquire(&cell->state); /* edge R2 acquire */
         if (state == shr_state(*pos, SHR_TAG_READY))
             return true;
-        /* The second look at tail, after the state: if tail moved, another taker has passed pos, and what we saw may
-         * belong to a lap for which it would be wrong to act: a stale taker would void a cell in use. If tail is
-         * still at pos, whoever passes pos from now on changes the state first, and our CAS fails. */
+        /* The second look at tail, after the state: if tail moved, another taker has passed pos,
+         * and what we saw may belong to a lap for which it would be wrong to act: a stale taker
+         * would void a cell in use. If tail is still at pos, whoever passes pos from now on
+         * changes the state first, and our CAS fails. */
         if (k->ring.drop_oldest) {
             uint64_t tail = shr_load_acquire(&k->ring.hot->tail);
             if (tail != *pos) {
@@ -227,7 +232,8 @@ SHR_COLD bool shr_peek_slow(struct shr_taker *k, uint64_t *pos)
     }
 }
 
-/* Takes pos, which is READY, to throw it away. The number of events in it, or 0 if another taker won. */
+/* Takes pos, which is READY, to throw it away. The number of events in it, or 0 if another taker
+ * won. */
 static uint32_t drop_at(struct shr_taker *k, const struct shr_map *map, uint64_t pos)
 {
     uint64_t words[SHR_CELL_WORDS];
@@ -237,7 +243,8 @@ static uint32_t drop_at(struct shr_taker *k, const struct shr_map *map, uint64_t
     bool in_slab = (shr_meta_flags(meta) & SHR_FLAG_SLAB) != 0;
     struct shr_hand *hand = k->hand;
     if (in_slab) {
-        /* From the moment that tail is past pos until the block is free, only this hand names it. */
+        /* From the moment that tail is past pos until the block is free, only this hand names
+         * it. */
         shr_store_relaxed(&hand->ref, words[SHR_WORD_BODY]);
         shr_store_relaxed(&hand->meta, meta);
         shr_store_release(&hand->pos, pos);
@@ -246,7 +253,8 @@ static uint32_t drop_at(struct shr_taker *k, const struct shr_map *map, uint64_t
     if (won && in_slab)
         shr_block_free(map, words[SHR_WORD_BODY]);
     if (in_slab)
-        shr_store_release(&hand->pos, 0); /* edge R6 release: the block is free before the hand is */
+        shr_store_release(&hand->pos,
+                          0); /* edge R6 release: the block is free before the hand is */
     if (!won)
         return 0;
     count(&k->peer->took_dropped, events);
@@ -275,7 +283,7 @@ SHR_COLD uint32_t shr_drop(struct shr_taker *k, const struct shr_map *map, bool 
             pos = shr_load_acquire(&k->ring.hot->tail);
         }
         if (pos != start)
-            return 0; /* room came in another way: a taker took, or cells without an event were passed */
+            return 0; /* room came in another way */
         shr_cpu_relax();
     }
     return 0;

@@ -1,13 +1,14 @@
 /* The ring: many producers, one order, and nobody who can stop it.
  *
- * A producer claims a position p (fetch_add on head), fills the cell of p, and commits by moving the cell's
- * state word to READY(p) with a compare-and-swap. A taker (the consumer; under drop-oldest also a producer that
- * needs room) takes positions in order. If the producer of the position at tail has not
- * committed while something waits behind it, the taker is patient for patience_ns, then moves the cell to
- * REVOKED(p) and goes on. The producer's compare-and-swap then fails; it gives the cell back and publishes
- * again elsewhere. A revoked cell is quarantined, because a producer that was stopped may still store into
- * its body; it is used again only when its producer gave it back, or can no longer
- * touch it. The states of a cell are drawn in layout.h.
+ * A producer claims a position p (fetch_add on head), fills the cell of p, and commits by moving
+ * the cell's state word to READY(p) with a compare-and-swap. A taker (the consumer; under
+ * drop-oldest also a producer that needs room) takes positions in order. If the producer of the
+ * position at tail has not committed while something waits behind it, the taker is patient for
+ * patience_ns, then moves the cell to REVOKED(p) and goes on. The producer's compare-and-swap
+ * then fails; it gives the cell back and publishes again elsewhere. A revoked cell is
+ * quarantined, because a producer that was stopped may still store into its body; it is used
+ * again only when its producer gave it back, or can no longer touch it. The states of a cell are
+ * drawn in layout.h.
  *
  *     claim:  free ──busy = head, inexact──▶ announced ──fetch_add, busy = p | EXACT──▶ claimed
  *     claimed ──cell usable, body, CAS READY(p)──▶ committed ──busy = 0──▶ free
@@ -15,15 +16,16 @@
  *        └──the producer died here──▶ revoked after patience, returned by the sweep
  *
  * Who may do what at the same time:
- *     shr_publish            any number of processes, one thread for each writer (exclusive mode: one writer)
+ *     shr_publish            any number of processes, one thread for each writer
  *     shr_peek, shr_take_at  the consumer; shr_drop: producers, drop-oldest only
- *     shr_sweep_*            the consumer; shr_sweep_slot also whoever holds the lock of that dead slot
- * Nothing here blocks or makes a system call, except that a taker spins for at most one patience.
+ *     shr_sweep_*            the consumer; shr_sweep_slot: who holds that slot's lock
+ * Nothing here blocks or makes a system call, except that a taker spins for at most one
+ * patience.
  *
- *     struct shr_writer w;                          struct shr_taker k;
- *     shr_writer_init(&w, &map, slot);              shr_taker_init(&k, &map, 0, hand);
- *     words[…] = …;                                 uint64_t t = shr_load_relaxed(&k.ring.hot->tail);
- *     int64_t p = shr_publish(&w, words, 1);        if (shr_peek(&k, &t)) … cell of t is READY(t)
+ *     struct shr_writer w;                        struct shr_taker k;
+ *     shr_writer_init(&w, &map, slot);            shr_taker_init(&k, &map, 0, hand);
+ *     words[…] = …;                               t = shr_load_relaxed(&k.ring.hot->tail);
+ *     int64_t p = shr_publish(&w, words, 1);      if (shr_peek(&k, &t)) … cell of t is READY(t)
  */
 #ifndef SHMRING_RING_H
 #define SHMRING_RING_H
@@ -32,9 +34,10 @@
 
 #include <errno.h>
 
-/* ---- packing ----------------------------------------------------------------------------------- */
+/* ---- packing --------------------------------------------------------------------------------- */
 
-static inline uint64_t shr_meta(uint32_t topic, uint32_t slot, uint32_t inline_bytes, uint32_t flags)
+static inline uint64_t shr_meta(uint32_t topic, uint32_t slot, uint32_t inline_bytes,
+                                uint32_t flags)
 {
     return (uint64_t)topic | (uint64_t)slot << 16 | (uint64_t)inline_bytes << 32 |
            (uint64_t)flags << 48;
@@ -63,7 +66,8 @@ static inline uint32_t shr_meta_flags(uint64_t meta)
 /* Bytes of payload that fit into a cell beside the extension words that these flags say. */
 static inline uint32_t shr_inline_room(uint32_t flags)
 {
-    uint32_t ext = (flags & SHR_FLAG_DEADLINE) / SHR_FLAG_DEADLINE + (flags & SHR_FLAG_ID) / SHR_FLAG_ID;
+    uint32_t ext = (flags & SHR_FLAG_DEADLINE) / SHR_FLAG_DEADLINE +
+                   (flags & SHR_FLAG_ID) / SHR_FLAG_ID;
     return SHR_INLINE_BYTES - 8 * ext;
 }
 
@@ -80,15 +84,16 @@ static inline uint64_t shr_extend(uint64_t near, uint32_t low)
     return near + (uint64_t)(int64_t)(int32_t)(low - (uint32_t)near);
 }
 
-/* Where position p lives. Odd positions swap places eight cells apart, so that neighbouring positions never share
- * the pair of lines that the adjacent-line prefetcher moves together (docs/performance.md has the measurement).
- * Rings of less than sixteen cells stay in plain order. */
+/* Where position p lives. Odd positions swap places eight cells apart, so that neighbouring
+ * positions never share the pair of lines that the adjacent-line prefetcher moves together
+ * (docs/performance.md has the measurement). Rings of less than sixteen cells stay in plain
+ * order. */
 static inline uint32_t shr_cell_index(uint64_t pos, uint32_t cell_cnt)
 {
     return (uint32_t)(pos ^ (pos & 1) << 3) & (cell_cnt - 1);
 }
 
-/* ---- a process's view of the ring --------------------------------------------------------------- */
+/* ---- a process's view of the ring ------------------------------------------------------------ */
 
 struct shr_ring {
     struct shr_cell *cells;
@@ -107,19 +112,20 @@ static inline struct shr_cell *shr_cell_at(const struct shr_ring *ring, uint64_t
 
 void shr_ring_init(struct shr_ring *ring, const struct shr_map *map);
 
-/* The first position that holds no committed event: head, or in exclusive mode beyond it by what a producer
- * committed before it died. */
+/* The first position that holds no committed event: head, or in exclusive mode beyond it by what
+ * a producer committed before it died. */
 uint64_t shr_ring_end(const struct shr_ring *ring);
 
 /* Whether position p may be filled: its cell was left READY, DONE or VOID one lap ago. */
 static inline bool shr_state_usable(uint64_t state, uint64_t pos, uint32_t cell_cnt)
 {
     const uint64_t tags = 1u << SHR_TAG_READY | 1u << SHR_TAG_DONE | 1u << SHR_TAG_VOID;
-    uint64_t low = state - shr_state(pos - cell_cnt, 0); /* outcome and tag if the position is right */
+    uint64_t low = state -
+                   shr_state(pos - cell_cnt, 0); /* outcome and tag if the position is right */
     return low < (1u << SHR_STATE_SHIFT) && (tags >> (low & SHR_TAG_MASK) & 1) != 0;
 }
 
-/* ---- producers --------------------------------------------------------------------------------- */
+/* ---- producers ------------------------------------------------------------------------------- */
 
 struct shr_writer {
     struct shr_ring ring;
@@ -144,14 +150,15 @@ static inline bool shr_is_full(struct shr_writer *w, uint64_t head)
 {
     if (SHR_LIKELY((int64_t)(head - w->free_seen) < (int64_t)w->ring.capacity))
         return false;
-    w->free_seen = shr_load_acquire(w->ring.free); /* edge R3 acquire: the taker is done with those */
+    w->free_seen = shr_load_acquire(
+        w->ring.free); /* edge R3 acquire: the taker is done with those */
     return (int64_t)(head - w->free_seen) >= (int64_t)w->ring.capacity;
 }
 
 static inline void shr_fill(struct shr_cell *cell, const uint64_t words[SHR_CELL_WORDS])
 {
-    /* edge R4 release: the claim is visible to an observer that sees any word of the body. The words are
-     * relaxed because READY publishes them. */
+    /* edge R4 release: the claim is visible to an observer that sees any word of the body. The
+     * words are relaxed because READY publishes them. */
     shr_fence_release();
     for (uint32_t i = 0; i < SHR_CELL_WORDS; i++)
         shr_store_relaxed(&cell->word[i], words[i]);
@@ -176,16 +183,16 @@ static inline int64_t shr_publish_exclusive(struct shr_writer *w,
     return (int64_t)pos;
 }
 
-/* Publishes the composed words as `events` event numbers w->number + 1 …. Returns the position, or -EAGAIN if
- * the ring is full (nothing was claimed). */
+/* Publishes the composed words as `events` event numbers w->number + 1 …. Returns the position,
+ * or -EAGAIN if the ring is full (nothing was claimed). */
 static inline int64_t shr_publish(struct shr_writer *w, const uint64_t words[SHR_CELL_WORDS],
                                   uint32_t events)
 {
     if (w->ring.exclusive)
         return shr_publish_exclusive(w, words, events);
     for (;;) {
-        /* Relaxed: an old head makes the ring look emptier by what others claim just now, which the spare half
-         * absorbs, and makes busy more cautious. */
+        /* Relaxed: an old head makes the ring look emptier by what others claim just now, which
+         * the spare half absorbs, and makes busy more cautious. */
         uint64_t head = shr_load_relaxed(&w->ring.hot->head);
         if (SHR_UNLIKELY(shr_is_full(w, head)))
             return -EAGAIN;
@@ -213,11 +220,11 @@ static inline int64_t shr_publish(struct shr_writer *w, const uint64_t words[SHR
     }
 }
 
-/* ---- takers ------------------------------------------------------------------------------------ */
+/* ---- takers ---------------------------------------------------------------------------------- */
 
 struct shr_taker {
     struct shr_ring ring;
-    struct shr_peer *peer;    /* whose counters count what this taker does */
+    struct shr_peer *peer; /* whose counters count what this taker does */
     struct shr_hand *hand;
     uint64_t patience_ns;
     uint64_t stuck_pos;       /* the uncommitted position that we polled last */
@@ -233,8 +240,9 @@ void shr_taker_init(struct shr_taker *k, const struct shr_map *map, uint32_t slo
 /* The rest of shr_peek: every cell that is not READY(*pos). */
 bool shr_peek_slow(struct shr_taker *k, uint64_t *pos);
 
-/* True if *pos, at or after the given one, holds a committed event that is next to be taken. False: nothing to take
- * now. Skips and revokes on the way. Drop-oldest: another taker may still win it (shr_take_at). */
+/* True if *pos, at or after the given one, holds a committed event that is next to be taken.
+ * False: nothing to take now. Skips and revokes on the way. Drop-oldest: another taker may still
+ * win it (shr_take_at). */
 static inline bool shr_peek(struct shr_taker *k, uint64_t *pos)
 {
     const struct shr_cell *cell = shr_cell_at(&k->ring, *pos);
@@ -246,7 +254,8 @@ static inline bool shr_peek(struct shr_taker *k, uint64_t *pos)
 
 static inline void shr_cell_copy(const struct shr_cell *cell, uint64_t words[SHR_CELL_WORDS])
 {
-    /* Relaxed: READY was acquired, and under drop-oldest the copy counts only if shr_take_at wins. */
+    /* Relaxed: READY was acquired, and under drop-oldest the copy counts only if shr_take_at
+     * wins. */
     for (uint32_t i = 0; i < SHR_CELL_WORDS; i++)
         words[i] = shr_load_relaxed(&cell->word[i]);
 }
@@ -258,28 +267,31 @@ static inline bool shr_take_at(struct shr_taker *k, uint64_t pos)
     return shr_cas_acq_rel(&k->ring.hot->tail, pos, pos + 1);
 }
 
-/* Drop-oldest: takes the oldest event away to make room (only_if_full: unless there is room already). Returns the number of
- * events dropped with it; 0 if there was nothing to take, or room appeared meanwhile. Spins for one patience at most. */
+/* Drop-oldest: takes the oldest event away to make room (only_if_full: unless there is room
+ * already). Returns the number of events dropped with it; 0 if there was nothing to take, or
+ * room appeared meanwhile. Spins for one patience at most. */
 uint32_t shr_drop(struct shr_taker *k, const struct shr_map *map, bool only_if_full);
 
-/* ---- sweep ------------------------------------------------------------------------------------- */
+/* ---- sweep ----------------------------------------------------------------------------------- */
 
 #define SHR_SUSPECTS 256u
 
 /* What the consumer remembers between sweeps; private to it, rebuilt by a full scan. */
 struct shr_sweeper {
-    uint64_t pos[SHR_SUSPECTS];  /* positions whose cells may be REVOKED */
+    uint64_t pos[SHR_SUSPECTS]; /* positions whose cells may be REVOKED */
     uint32_t pos_cnt;
-    bool scan;                   /* look at all cells next time */
+    bool scan;                            /* look at all cells next time */
     uint64_t seen[SHR_PRODUCERS_MAX + 1]; /* each peer's took_revoked, as far as we have followed */
 };
 
-/* Settles what the last owner of a slot left: its claim, its event number, its hand. The caller holds the slot's
- * lock and nobody lives in it. True: the slot is clean and FREE. False: its hand must wait for others. */
+/* Settles what the last owner of a slot left: its claim, its event number, its hand. The caller
+ * holds the slot's lock and nobody lives in it. True: the slot is clean and FREE. False: its
+ * hand must wait for others. */
 bool shr_sweep_slot(struct shr_map *map, const struct shr_ring *ring, uint32_t slot);
 
-/* One sweep by the consumer: dead slots, quarantined cells, orphaned chunks. Returns what is left to do: quarantined
- * cells + dead slots + orphaned chunks; *quarantined gets the first of them. A few system calls for each used slot. */
+/* One sweep by the consumer: dead slots, quarantined cells, orphaned chunks. Returns what is
+ * left to do: quarantined cells + dead slots + orphaned chunks; *quarantined gets the first of
+ * them. A few system calls for each used slot. */
 uint32_t shr_sweep(struct shr_map *map, const struct shr_ring *ring, struct shr_sweeper *sweeper,
                    uint32_t *quarantined);
 

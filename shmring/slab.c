@@ -1,28 +1,28 @@
 /* The slabs as their owners see them: allocation, the pool, and giving back.
  *
- * Finding a free block. Blocks are mostly freed in the order in which they were allocated, since the
- * ring is a queue. So each class keeps its chunks in a circle with one cursor: behind it is the
- * youngest block, at it the oldest. As long as the class has a few blocks more than are in use, the
- * block at the cursor is free and an allocation reads one header. When it is not free, either a
- * straggler is in the way (skip it) or everything is in use (more looks find nothing). So after LOOK_CNT
- * headers a new chunk is put into the circle at the cursor: a look costs at most that much for as
- * long as the pool has chunks, and the class grows to what is in use plus about a chunk. Only when
- * the pool is empty does an allocation go on to a full round, which ends where it began, at the oldest
- * block: the next one to be freed.
+ * Finding a free block. Blocks are mostly freed in the order in which they were allocated, since
+ * the ring is a queue. So each class keeps its chunks in a circle with one cursor: behind it is
+ * the youngest block, at it the oldest. As long as the class has a few blocks more than are in
+ * use, the block at the cursor is free and an allocation reads one header. When it is not free,
+ * either a straggler is in the way (skip it) or everything is in use (more looks find nothing).
+ * So after LOOK_CNT headers a new chunk is put into the circle at the cursor: a look costs at
+ * most that much for as long as the pool has chunks, and the class grows to what is in use plus
+ * about a chunk. Only when the pool is empty does an allocation go on to a full round, which
+ * ends where it began, at the oldest block: the next one to be freed.
  *
- * A search of an empty pool of P chunks is paid for by the P / LOOK_CNT slow allocations that then do
- * without one. Each time a cursor leaves a chunk, TRIM_CNT chunks of some class are looked at, and
- * wholly free ones beyond one a class go back; that is a constant for each 64 KiB allocated, and it reaches
- * classes that are no longer allocated from.
+ * A search of an empty pool of P chunks is paid for by the P / LOOK_CNT slow allocations that
+ * then do without one. Each time a cursor leaves a chunk, TRIM_CNT chunks of some class are
+ * looked at, and wholly free ones beyond one a class go back; that is a constant for each 64 KiB
+ * allocated, and it reaches classes that are no longer allocated from.
  *
- * Why a stale reference frees nothing. Block i of a chunk uses header word i whatever the class, and
- * only two kinds of writes ever change that word: the allocation by the chunk's owner,
- * {g, FREE} → {g+1, USED}, and the free, {g, USED} → {g, FREE}. Owners follow each other over edge S3, so each
- * starts from the last generation of the one before, and no class change, return to the pool or sweep
- * resets it. Hence {g, USED} stands in the word during one allocation only, and a CAS from it that
- * comes later fails, also when the word now belongs to a block of another size. (A generation comes
- * again after 2³² allocations of one block; a reference is never held for so long, since its
- * hand pins the block, and hands of the dead are swept.)
+ * Why a stale reference frees nothing. Block i of a chunk uses header word i whatever the class,
+ * and only two kinds of writes ever change that word: the allocation by the chunk's owner, {g,
+ * FREE} → {g+1, USED}, and the free, {g, USED} → {g, FREE}. Owners follow each other over edge
+ * S3, so each starts from the last generation of the one before, and no class change, return to
+ * the pool or sweep resets it. Hence {g, USED} stands in the word during one allocation only,
+ * and a CAS from it that comes later fails, also when the word now belongs to a block of another
+ * size. (A generation comes again after 2³² allocations of one block; a reference is never held
+ * for so long, since its hand pins the block, and hands of the dead are swept.)
  *
  * Why the owner may store plainly. A USED word changes by CAS only and becomes FREE; a FREE word
  * changes by the owner only, for every CAS expects USED.
@@ -55,7 +55,7 @@ static bool word_is_free(uint64_t word)
     return (uint32_t)word == SHR_BLOCK_FREE;
 }
 
-/* ---- blocks ------------------------------------------------------------------------------------ */
+/* ---- blocks ---------------------------------------------------------------------------------- */
 
 /* The generation after the one in word. */
 static uint32_t generation_next(uint64_t word)
@@ -89,7 +89,7 @@ static bool chunk_is_idle(const struct shr_heap *heap, uint32_t class_idx, uint3
     return true; /* and stays so: only we could use a block of it */
 }
 
-/* ---- the pool ---------------------------------------------------------------------------------- */
+/* ---- the pool -------------------------------------------------------------------------------- */
 
 static bool chunk_claim(struct shr_heap *heap, uint32_t chunk)
 {
@@ -102,7 +102,8 @@ static bool chunk_claim(struct shr_heap *heap, uint32_t chunk)
     return shr_cas_acq_rel(owner, 0, heap->owner);
 }
 
-/* The chunk is wholly free. If its word is not ours, somebody damaged it; then it is not ours to give. */
+/* The chunk is wholly free. If its word is not ours, somebody damaged it; then it is not ours to
+ * give. */
 static void chunk_give(struct shr_heap *heap, uint32_t chunk)
 {
     /* edge S3 release: our last generations, and the freers' (S1), before the next owner. */
@@ -150,8 +151,8 @@ static bool pool_claim(struct shr_heap *heap, uint32_t *chunk)
     return false;
 }
 
-/* Claims `length` consecutive chunks, all or none. A death in between leaves chunks of a dead owner whose
- * blocks are all free: the sweep returns them. */
+/* Claims `length` consecutive chunks, all or none. A death in between leaves chunks of a dead
+ * owner whose blocks are all free: the sweep returns them. */
 static bool run_try(struct shr_heap *heap, uint32_t first, uint32_t length, uint32_t *lost)
 {
     for (uint32_t i = 0; i < length; i++) {
@@ -188,9 +189,9 @@ static bool run_claim(struct shr_heap *heap, uint32_t length, uint32_t *first)
     return false;
 }
 
-/* ---- the lists --------------------------------------------------------------------------------- */
+/* ---- the lists ------------------------------------------------------------------------------- */
 
-/* Makes room for `more` words. Comes before a claim, so that no chunk is ever ours but not listed. */
+/* Makes room for `more` words. Comes before a claim, so that what is ours is always listed. */
 static int list_reserve(struct shr_heap_class *cls, uint32_t more)
 {
     uint32_t cap = cls->chunk_cap;
@@ -221,7 +222,7 @@ static void list_remove(struct shr_heap_class *cls, uint32_t idx)
     }
 }
 
-/* Returns wholly free chunks beyond one a class. Looks at TRIM_CNT chunks, from where it stopped. */
+/* Returns wholly free chunks beyond one a class. Looks at TRIM_CNT, from where it stopped. */
 static SHR_COLD void trim(struct shr_heap *heap)
 {
     for (uint32_t look = 0; look < TRIM_CNT; look++) {
@@ -282,7 +283,7 @@ static void idle_return(struct shr_heap *heap)
     }
 }
 
-/* ---- allocation -------------------------------------------------------------------------------- */
+/* ---- allocation ------------------------------------------------------------------------------ */
 
 /* Moves the cursor on by one block; true if it left a chunk. */
 static bool cursor_advance(struct shr_heap_class *cls, uint32_t class_idx)
@@ -326,8 +327,8 @@ static bool cursor_find(struct shr_heap *heap, uint32_t class_idx, uint32_t look
     return false;
 }
 
-/* Puts a chunk from the pool into the circle, with the cursor on it: in front of the chunk that begins with
- * the oldest block, (at_chunk, at_block), or behind the one that has it inside. */
+/* Puts a chunk from the pool into the circle, with the cursor on it: in front of the chunk that
+ * begins with the oldest block, (at_chunk, at_block), or behind the one that has it inside. */
 static int class_grow(struct shr_heap *heap, uint32_t class_idx, uint32_t at_chunk,
                       uint32_t at_block)
 {
@@ -458,6 +459,6 @@ void shr_heap_fini(struct shr_heap *heap)
     for (uint32_t class_idx = 0; class_idx <= SHR_CLASS_RUN; class_idx++)
         free(heap->cls[class_idx].chunk);
     memset(heap, 0, sizeof(*heap));
-    /* edge S5 release: our headers and claims before the slot's state, which shr_peer_exit stores. */
+    /* edge S5 release: our headers and claims before the state that shr_peer_exit stores. */
     shr_fence_release();
 }

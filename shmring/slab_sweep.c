@@ -1,15 +1,16 @@
 /* The slabs as those see them who do not own: takers, observers, the sweep, metrics.
  *
- * Death of the sweeper. Returning an orphan is: words USED → FREE, one by one; orphan_head = 0; owner = 0.
- * Whatever prefix of it was done (a compiler may also have put the second store among the first ones),
- * the owner word still names the dead, so the next sweep comes here again. It finds
+ * Death of the sweeper. Returning an orphan is: words USED → FREE, one by one; orphan_head = 0;
+ * owner = 0. Whatever prefix of it was done (a compiler may also have put the second store among
+ * the first ones), the owner word still names the dead, so the next sweep comes here again. It
+ * finds
  *   - orphan_head set: due as before, because taken never goes back; it frees what is left;
  *   - orphan_head 0: it remembers a later head, and does the same once that is taken.
- * Both end in: words FREE with their generations, orphan_head 0, owner 0. Before owner = 0 no other process
- * may claim the chunk; the release puts it last for everybody.
+ * Both end in: words FREE with their generations, orphan_head 0, owner 0. Before owner = 0 no
+ * other process may claim the chunk; the release puts it last for everybody.
  *
- * A run is swept chunk by chunk. While a hand names it, all of its chunks wait; if the sweeper dies when
- * some are back, the rest are chunks of a dead owner like any other.
+ * A run is swept chunk by chunk. While a hand names it, all of its chunks wait; if the sweeper
+ * dies when some are back, the rest are chunks of a dead owner like any other.
  *
  * What a sweep finds in the owner words, peers and hands may be damaged. It indexes nothing by them
  * before a check.
@@ -19,7 +20,7 @@
 
 #define WINDOW_CNT 4096u /* chunks that are decided together */
 
-/* ---- blocks ------------------------------------------------------------------------------------ */
+/* ---- blocks ---------------------------------------------------------------------------------- */
 
 shr_a64 *shr_block_header(const struct shr_map *map, uint64_t ref)
 {
@@ -45,7 +46,7 @@ bool shr_block_valid(const struct shr_map *map, uint64_t ref, uint64_t bytes)
         return false;
     /* Relaxed: what an honest owner wrote here came to us with the reference, over the ring's
      * edges. Against a dishonest one no order helps; each word is copied once, and room is
-     * checked against the geometry, so that the data lies inside the slabs whatever changes later. */
+     * checked against the geometry, so that the data lies inside the slabs whatever changes. */
     if (shr_load32_relaxed(&map->chunks[first].class_idx) != class_idx)
         return false;
     if (class_idx == SHR_CLASS_RUN) {
@@ -85,7 +86,7 @@ bool shr_block_kept(const struct shr_map *map, uint64_t ref)
     return header && (uint32_t)(shr_load_relaxed(header) >> 32) == shr_ref_generation(ref);
 }
 
-/* ---- hands ------------------------------------------------------------------------------------- */
+/* ---- hands ----------------------------------------------------------------------------------- */
 
 /* Hands in one row: those of the participants by slot, then the consumer's. */
 static uint32_t hand_cnt(const struct shr_map *map)
@@ -146,7 +147,7 @@ bool shr_hand_sweep(struct shr_map *map, struct shr_hand *hand, uint64_t taken)
     return true;
 }
 
-/* ---- chunks ------------------------------------------------------------------------------------ */
+/* ---- chunks ---------------------------------------------------------------------------------- */
 
 static bool owner_is_gone(const struct shr_map *map, uint64_t owner)
 {
@@ -159,12 +160,12 @@ static bool owner_is_gone(const struct shr_map *map, uint64_t owner)
     /* edge S5 acquire: all that the owner did is before what we do with its chunk. */
     if (shr_owner((uint32_t)slot, shr_load_acquire(&peer->epoch)) != owner)
         return true;
-    /* Same epoch: FREE is the state of this owner or of a later one, never of an earlier one (S4). */
+    /* Same epoch: FREE is the state of this owner or of a later one, not of an earlier (S4). */
     return shr_load32_acquire(&peer->state) == SHR_PEER_FREE;
 }
 
-/* Whether all that the dead owner could have put into the ring is taken. Learns the position up to which that is
- * when it sees the death first. */
+/* Whether all that the dead owner could have put into the ring is taken. Learns the position up
+ * to which that is when it sees the death first. */
 static bool orphan_is_due(const struct shr_map *map, struct shr_chunk *chunk, uint64_t head,
                           uint64_t taken)
 {
@@ -215,8 +216,9 @@ static void orphan_return(const struct shr_map *map, uint32_t idx)
     shr_cas_release(&map->owners[idx], owner, 0);
 }
 
-/* The chunks base … end - 1. All are found due before hands are read, and hands are read before any is
- * returned: a hand that names a due block was written before its position was taken, and taken is not older. */
+/* The chunks base … end - 1. All are found due before hands are read, and hands are read before
+ * any is returned: a hand that names a due block was written before its position was taken, and
+ * taken is not older. */
 static uint32_t window_sweep(struct shr_map *map, uint32_t base, uint32_t end, uint64_t head,
                              uint64_t taken)
 {
@@ -257,7 +259,7 @@ uint32_t shr_slab_sweep(struct shr_map *map, uint64_t head, uint64_t taken)
     return waiting;
 }
 
-/* ---- metrics ----------------------------------------------------------------------------------- */
+/* ---- metrics --------------------------------------------------------------------------------- */
 
 /* Adds a chunk to the rows of its node. Relaxed throughout: a snapshot of moving things. */
 static void usage_add(const struct shr_map *map, uint32_t idx, struct shr_slab_usage *row)

@@ -3,14 +3,14 @@
 #include "shmring/ring.h"
 #include "shmring/slab.h"
 
-/* The dead owner claimed pos exactly. Its cell is returned at once, so that nobody need be patient with it, or
- * quarantine it for long. */
+/* The dead owner claimed pos exactly. Its cell is returned at once, so that nobody need be
+ * patient with it, or quarantine it for long. */
 static void settle_claim(const struct shr_ring *ring, uint64_t pos)
 {
     struct shr_cell *cell = shr_cell_at(ring, pos);
     uint64_t state = shr_load_acquire(&cell->state);
-    /* Still uncommitted: no taker has passed pos, since to pass it one changes the state. The dead do not write any
-     * more, so the cell is clean for the next lap at once. */
+    /* Still uncommitted: no taker has passed pos, since to pass it one changes the state. The
+     * dead do not write any more, so the cell is clean for the next lap at once. */
     if (shr_state_usable(state, pos, ring->cell_cnt)) {
         if (shr_cas_acq_rel(&cell->state, state, shr_state(pos, SHR_TAG_VOID)))
             return;
@@ -26,8 +26,8 @@ bool shr_sweep_slot(struct shr_map *map, const struct shr_ring *ring, uint32_t s
     struct shr_peer *peer = &map->peers[slot];
     if (shr_load32_acquire(&peer->state) == SHR_PEER_FREE)
         return true;
-    /* Each step can be repeated, so a sweeper may die between any two of them. The number comes first: it
-     * is read from the claim and its cell. */
+    /* Each step can be repeated, so a sweeper may die between any two of them. The number comes
+     * first: it is read from the claim and its cell. */
     shr_store_relaxed(&peer->published, shr_peer_last_number(map, slot));
     uint64_t busy = shr_load_relaxed(&peer->busy);
     if (!ring->exclusive && (busy & SHR_BUSY_EXACT) != 0)
@@ -85,8 +85,7 @@ static void gather_suspects(struct shr_map *map, const struct shr_ring *ring,
             continue;
         }
         for (uint64_t i = 1; i <= fresh; i++)
-            suspect(sweeper, shr_load_relaxed(
-                                 &peer->revoked_pos[(revoked - i) % SHR_REVOKED_POS]));
+            suspect(sweeper, shr_load_relaxed(&peer->revoked_pos[(revoked - i) % SHR_REVOKED_POS]));
     }
     if (!sweeper->scan)
         return;

@@ -44,9 +44,10 @@ uint32_t shr_gate_enter(struct shr_gate *gate)
 
 void shr_gate_sleep(struct shr_gate *gate, uint32_t ticket, uint64_t until_ns)
 {
-    uint64_t end_ns = shr_now_ns() + SHR_SLEEP_MAX_NS;
-    if (end_ns > until_ns)
-        end_ns = until_ns;
+    uint64_t now_ns = shr_now_ns();
+    if (until_ns <= now_ns)
+        return;
+    uint64_t end_ns = until_ns - now_ns < SHR_SLEEP_MAX_NS ? until_ns : now_ns + SHR_SLEEP_MAX_NS;
     struct timespec end = {.tv_sec = (time_t)(end_ns / 1000000000u),
                            .tv_nsec = (long)(end_ns % 1000000000u)};
     /* Every result means the same to the caller: look again. The flag stays up, since others may
