@@ -56,19 +56,6 @@ static int take_role(struct geb_bus *bus)
     return rc < 0 ? gebi_fail(rc, "cannot lock %s: %s", bus->map.path, strerror(-rc)) : 0;
 }
 
-/* How many times this core can pause in a microsecond: an instruction whose length differs
- * tenfold. */
-static uint32_t measure_pauses(void)
-{
-    enum { PAUSES = 256 };
-    uint64_t start_ns = shr_now_ns();
-    for (uint32_t i = 0; i < PAUSES; i++)
-        shr_cpu_relax();
-    uint64_t took_ns = shr_now_ns() - start_ns;
-    uint64_t per_us = took_ns != 0 ? PAUSES * UINT64_C(1000) / took_ns : 1000;
-    return per_us != 0 ? (uint32_t)per_us : 1;
-}
-
 /* What a new consumer does with the role in its hands. */
 static void set_up(struct geb_bus *bus)
 {
@@ -86,7 +73,6 @@ static void set_up(struct geb_bus *bus)
     bus->sweeper.scan = true;
     bus->context.bus = bus;
     bus->spin_ns = SPIN_DEFAULT_NS;
-    bus->pauses_per_us = measure_pauses();
     bus->magic = GEBI_BUS_MAGIC;
 }
 

@@ -82,16 +82,13 @@ enum geb_policy {
 struct geb_config {
     size_t size; /* of this struct */
     enum geb_policy policy;
-    bool
-        exclusive; /* one producer at a time, which needs no locked instructions */
-    uint32_t capacity;  /* events that can wait; a power of two, 4 … 2²⁶; default 65,536 */
-    uint32_t max_event; /* bytes; default 64 KiB; at most half of slab_bytes */
-    uint64_t
-        slab_bytes; /* for events over 32 bytes; default 16 MiB; or GEB_NO_SLABS */
-    uint32_t producers; /* handles at the same time, at most 1,024 and capacity; default 128 */
-    uint32_t topics;    /* default 256; at most 65,535 */
-    uint64_t
-        patience_ns; /* how long an uncommitted event may hold up others; default 30,000 */
+    bool exclusive;        /* one producer at a time, which needs no locked instructions */
+    uint32_t capacity;     /* events that can wait; a power of two, 4 … 2²⁶; default 65,536 */
+    uint32_t max_event;    /* bytes; default 64 KiB; at most half of slab_bytes */
+    uint64_t slab_bytes;   /* for events over 32 bytes; default 16 MiB; or GEB_NO_SLABS */
+    uint32_t producers;    /* handles at the same time, at most 1,024 and capacity; default 128 */
+    uint32_t topics;       /* default 256; at most 65,535 */
+    uint64_t patience_ns;  /* how long an uncommitted event may hold up others; default 30,000 */
     uint32_t sample_shift; /* one event in 2^this is timed; default 7; at most 20 */
     mode_t mode;           /* of the file; default 0600 */
     uint64_t reserved[8];
@@ -210,8 +207,7 @@ struct geb_options {
     uint64_t wait_until_ns; /* GEB_BLOCK: -ETIMEDOUT after it; 0: do not wait; GEB_FOREVER */
     uint64_t key;           /* events of one key stay in order among workers; 0: none */
     uint64_t id;            /* yours, shown to handlers; 0: none */
-    uint64_t
-        deadline_ns; /* not handled by then, it counts as expired; 0: none */
+    uint64_t deadline_ns;   /* not handled by then, it counts as expired; 0: none */
 };
 #define GEB_OPTIONS_INIT                                                 \
     {                                                                    \

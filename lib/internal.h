@@ -95,8 +95,11 @@ struct geb_bus {
     char (*topic_text)[SHR_NAME_BYTES]; /* for geb_topic_name */
 
     uint64_t spin_ns;
-    uint64_t pause_ns;
-    uint32_t pauses_per_us;
+    bool waited;          /* the last look found nothing */
+    uint64_t pause_ns;    /* how long the dispatcher keeps away from the ring after a wait */
+    uint64_t paused_ns;   /* when it did so last … */
+    uint64_t paused_at;   /* … and `handled` then */
+    uint64_t handled;     /* cells */
     uint64_t swept_ns;    /* when we swept last */
     uint64_t since_look;  /* events since we looked at the clock */
     uint64_t empty_looks; /* calls of geb_dispatch that found nothing */
@@ -127,8 +130,9 @@ void gebi_housekeep(struct geb_bus *bus, uint64_t now_ns);
 /* Groups the handlers by topic. 0 or -ENOMEM. */
 int gebi_flatten(struct geb_bus *bus);
 
-/* Hands an event in hand to its handlers and finishes it. */
-void gebi_deliver(struct geb_bus *bus, const struct shr_item *item);
+/* Hands out up to max cells of events; less only if there are no more now, or geb_stop was called.
+ * Returns how many. */
+uint32_t gebi_drain(struct geb_bus *bus, uint32_t max);
 
 /* Adds to the distinct errors that observers see. */
 void gebi_log_error(struct shr_map *map, int code, const char *text);
@@ -138,6 +142,7 @@ void gebi_log_error(struct shr_map *map, int code, const char *text);
 struct geb_producer {
     uint64_t magic;
     struct shr_writer writer;
+    uint64_t bytes;       /* of payload, committed by this slot */
     uint32_t topic_known; /* ids below it exist and take any size */
     uint32_t slot;
     uint32_t max_event;

@@ -116,9 +116,9 @@ int geb_watch_participants(struct geb_watch *watch, struct geb_participant *rows
         return rc;
     struct shr_map *map = &watch->map;
     struct shr_account account;
-    uint64_t *accepted = calloc((size_t)map->geo.producer_cnt + 1, sizeof(*accepted));
-    if (accepted == NULL || shr_account(map, &account, accepted) < 0) {
-        free(accepted);
+    struct shr_slot_account *slots = calloc((size_t)map->geo.producer_cnt + 1, sizeof(*slots));
+    if (slots == NULL || shr_account(map, &account, slots) < 0) {
+        free(slots);
         return gebi_fail(-ENOMEM, "no memory for the account");
     }
     uint32_t cnt = 0;
@@ -131,16 +131,16 @@ int geb_watch_participants(struct geb_watch *watch, struct geb_participant *rows
             .slot = slot,
             .pid = shr_load32_relaxed(&peer->pid),
             .state = state_of(map, slot),
-            .accepted = accepted[slot],
+            .accepted = slots[slot].accepted,
             .bytes = shr_load_relaxed(&peer->bytes),
             .full = shr_load_relaxed(&peer->full),
             .blocked_ns = shr_load_relaxed(&peer->blocked_ns),
             .revoked = shr_load_relaxed(&peer->revoked),
-            .dropped = shr_load_relaxed(&peer->took_dropped),
+            .dropped = slots[slot].dropped,
         };
         shr_text_load(peer->name, SHR_NAME_BYTES / 8, row->name);
     }
-    free(accepted);
+    free(slots);
     return (int)cnt;
 }
 

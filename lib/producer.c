@@ -45,6 +45,7 @@ static void set_up(struct geb_producer *p)
     shr_writer_init(&p->writer, &p->map, p->slot);
     shr_taker_init(&p->taker, &p->map, p->slot, &p->map.peers[p->slot].hand);
     p->max_event = p->map.geo.max_event;
+    p->bytes = shr_load_relaxed(&p->map.peers[p->slot].bytes);
     p->stamp_mask = (1u << p->map.geo.sample_shift) - 1;
     p->fence = shr_wait_register() != 0 || p->map.geo.wakers_fence != 0;
 }
@@ -164,31 +165,42 @@ static inline void copy_small(uint64_t *to, const void *from, size_t len)
     }
 }
 
+static SHR_COLD uint64_t stamp_word(void)
+{
+    uint32_t stamp = (uint32_t)(shr_now_ns() / SHR_STAMP_NS);
+    return (uint64_t)(stamp != 0 ? stamp : 1) << 32;
+}
+
 static inline uint64_t number_word(const struct geb_producer *p)
 {
     uint32_t low = (uint32_t)(p->writer.number + 1);
-    if (SHR_LIKELY((low & p->stamp_mask) != 0))
-        return low;
-    uint32_t stamp = (uint32_t)(shr_now_ns() / SHR_STAMP_NS);
-    return (uint64_t)(stamp != 0 ? stamp : 1) << 32 | low;
+    return SHR_LIKELY((low & p->stamp_mask) != 0) ? low : stamp_word() | low;
+}
+
+/* One attempt: commits composed words and wakes the consumer, or -EAGAIN. Inlined with words that no
+ * pointer leaves, so that they stay in registers. */
+SHR_HOT int try_publish(struct geb_producer *p, uint64_t words[SHR_CELL_WORDS], uint32_t events,
+                        uint64_t bytes)
+{
+    words[SHR_WORD_NUMBER] = number_word(p);
+    if (SHR_UNLIKELY(shr_publish(&p->writer, words, events) < 0))
+        return -EAGAIN;
+    p->bytes += bytes;
+    shr_store_relaxed(&p->writer.peer->bytes, p->bytes);
+    shr_gate_notify(&p->writer.ring.hot->bell, p->fence);
+    return 0;
 }
 
 /* Publishes composed words, making room by the policy. */
-static inline int publish_words(struct geb_producer *p, uint64_t words[SHR_CELL_WORDS],
-                                uint32_t events, uint64_t bytes, uint64_t wait_until_ns)
+static int publish_words(struct geb_producer *p, uint64_t words[SHR_CELL_WORDS], uint32_t events,
+                         uint64_t bytes, uint64_t wait_until_ns)
 {
-    words[SHR_WORD_NUMBER] = number_word(p);
-    if (SHR_UNLIKELY(shr_publish(&p->writer, words, events) < 0)) {
-        struct gebi_overrun overrun = {.wait_until_ns = wait_until_ns};
-        do {
-            int rc = gebi_make_room(p, -EAGAIN, &overrun);
-            if (rc < 0)
-                return rc;
-        } while (shr_publish(&p->writer, words, events) < 0);
+    struct gebi_overrun overrun = {.wait_until_ns = wait_until_ns};
+    while (SHR_UNLIKELY(try_publish(p, words, events, bytes) < 0)) {
+        int rc = gebi_make_room(p, -EAGAIN, &overrun);
+        if (rc < 0)
+            return rc;
     }
-    shr_a64 *sent = &p->writer.peer->bytes;
-    shr_store_relaxed(sent, shr_load_relaxed(sent) + bytes);
-    shr_gate_notify(&p->writer.ring.hot->bell, p->fence);
     return 0;
 }
 
@@ -249,6 +261,28 @@ static SHR_COLD int publish_large(struct geb_producer *p, geb_topic_id topic, co
     return rc;
 }
 
+/* Composes and tries; inlined once for the full length, where all words stay in registers. */
+SHR_HOT int try_inline(struct geb_producer *p, geb_topic_id topic, const void *data, size_t len)
+{
+    uint64_t words[SHR_CELL_WORDS] = {0};
+    words[SHR_WORD_META] = shr_meta(topic, p->slot, (uint32_t)len, 0);
+    copy_small(&words[SHR_WORD_BODY], data, len);
+    return try_publish(p, words, 1, len);
+}
+
+/* The bus was full. */
+static SHR_COLD int publish_again(struct geb_producer *p, geb_topic_id topic, const void *data,
+                                  size_t len)
+{
+    struct gebi_overrun overrun = {.wait_until_ns = GEB_FOREVER};
+    do {
+        int rc = gebi_make_room(p, -EAGAIN, &overrun);
+        if (rc < 0)
+            return rc;
+    } while (try_inline(p, topic, data, len) < 0);
+    return 0;
+}
+
 int geb_publish(struct geb_producer *p, geb_topic_id topic, const void *data, size_t len)
 {
     int rc = check(p);
@@ -258,12 +292,13 @@ int geb_publish(struct geb_producer *p, geb_topic_id topic, const void *data, si
         return rc;
     if (SHR_UNLIKELY(data == NULL && len != 0))
         return gebi_fail(-EINVAL, "data is NULL and len is %zu", len);
-    if (SHR_UNLIKELY(len > SHR_INLINE_BYTES))
+    if (SHR_LIKELY(len == SHR_INLINE_BYTES))
+        rc = try_inline(p, topic, data, SHR_INLINE_BYTES);
+    else if (SHR_LIKELY(len < SHR_INLINE_BYTES))
+        rc = try_inline(p, topic, data, len);
+    else
         return publish_large(p, topic, data, len, NULL);
-    uint64_t words[SHR_CELL_WORDS] = {0};
-    words[SHR_WORD_META] = shr_meta(topic, p->slot, (uint32_t)len, 0);
-    copy_small(&words[SHR_WORD_BODY], data, len);
-    return publish_words(p, words, 1, len, GEB_FOREVER);
+    return SHR_LIKELY(rc == 0) ? 0 : publish_again(p, topic, data, len);
 }
 
 static int check_options(const struct geb_options *options)

@@ -5,33 +5,52 @@
 
 #include <stdlib.h>
 
-/* Where the events begin that the consumer has not finished. */
-static uint64_t first_pending(const struct shr_map *map, const struct shr_ring *ring,
-                              uint64_t *in_hand)
+/* Follows one producer's event numbers: a gap was dropped. */
+struct follow {
+    uint64_t last; /* the last number seen */
+    uint64_t dropped;
+};
+
+/* What the consumer's hand says beyond its columns. The consumer may stand still or be dead between
+ * any two stores, so its hand is read as a successor would settle it (resume_hand in consume.c).
+ * Returns where the events begin that are not finished. */
+static uint64_t look_at_hand(const struct shr_map *map, const struct shr_ring *ring,
+                             struct follow *follow, struct shr_account *account)
 {
     const struct shr_hand *hand = &map->hands[0];
     uint64_t tail = shr_load_acquire(&ring->hot->tail);
     uint64_t pos = shr_load_acquire(&hand->pos);
-    uint64_t events = shr_load_relaxed(&hand->events);
-    uint64_t sum_before = shr_load_relaxed(&hand->sum_before);
+    if (pos == 0 || (ring->drop_oldest ? (int64_t)(tail - pos) <= 0 : tail != pos))
+        return tail; /* nothing in hand, or not taken yet: it is still in the ring */
+    bool applied = shr_load_relaxed(&hand->applied) == pos;
     uint64_t sum = 0;
-    for (uint32_t i = 0; i < SHR_COL_CNT; i++)
-        sum += shr_load_relaxed(&map->tally->col[i]);
-    bool finished = sum != sum_before || shr_load_relaxed(&hand->applied) == pos;
-    *in_hand = 0;
-    if (pos == 0)
-        return tail;
-    if (!ring->drop_oldest) /* finished, but its consumer died before it said so */
-        return finished && pos == tail ? tail + 1 : tail;
-    if (!finished && (int64_t)(tail - pos) > 0)
-        *in_hand = events;
-    return tail;
+    for (uint32_t i = 0; i < SHR_COL_CNT; i++) {
+        if (applied)
+            account->col[i] = shr_load_relaxed(&hand->after[i]);
+        sum += account->col[i];
+    }
+    bool finished = sum != shr_load_relaxed(&hand->sum_before);
+    account->dropped = shr_load_relaxed(&hand->dropped_after);
+    if (!finished && !ring->drop_oldest)
+        return tail; /* its cell is counted with the others */
+    uint64_t meta = shr_load_relaxed(&hand->meta);
+    uint64_t number = shr_load_relaxed(&hand->number);
+    uint64_t events = shr_load_relaxed(&hand->events);
+    uint32_t slot = shr_meta_slot(meta);
+    if (!ring->drop_oldest) { /* then the cell says what the hand need not */
+        uint64_t words[SHR_CELL_WORDS];
+        shr_cell_copy(shr_cell_at(ring, pos), words);
+        slot = shr_meta_slot(words[SHR_WORD_META]);
+        events = shr_words_events(words);
+        if (slot <= map->geo.producer_cnt)
+            number = shr_extend(follow[slot].last + 1, (uint32_t)words[SHR_WORD_NUMBER]);
+    }
+    if (!finished)
+        account->pending += events;
+    if (slot <= map->geo.producer_cnt && (int64_t)(number + events - 1 - follow[slot].last) > 0)
+        follow[slot].last = number + events - 1;
+    return pos == tail ? tail + 1 : tail;
 }
-
-/* Follows one producer's event numbers: a gap was dropped. */
-struct follow {
-    uint64_t last; /* the last number seen */
-};
 
 /* Adds what a cell holds, if it holds a committed event at this position. */
 static void count_cell(const struct shr_map *map, const struct shr_ring *ring, uint64_t pos,
@@ -57,10 +76,12 @@ static void count_cell(const struct shr_map *map, const struct shr_ring *ring, u
     if (gap < 0)
         return; /* its consumer died after it noted the number: it comes again */
     account->dropped += (uint64_t)gap;
+    follow[slot].dropped += (uint64_t)gap;
     follow[slot].last = number + events - 1;
 }
 
-int shr_account(const struct shr_map *map, struct shr_account *account, uint64_t *slot_accepted)
+int shr_account(const struct shr_map *map, struct shr_account *account,
+                struct shr_slot_account *slots)
 {
     struct shr_ring ring;
     struct follow *follow = calloc((size_t)map->geo.producer_cnt + 1, sizeof(*follow));
@@ -70,23 +91,24 @@ int shr_account(const struct shr_map *map, struct shr_account *account, uint64_t
     *account = (struct shr_account){.dropped = shr_load_relaxed(&map->tally->dropped)};
     for (uint32_t slot = 1; slot <= map->geo.producer_cnt; slot++)
         follow[slot].last = shr_load_relaxed(&map->track[slot].seen);
-    uint64_t in_hand;
-    uint64_t start = first_pending(map, &ring, &in_hand);
     for (uint32_t i = 0; i < SHR_COL_CNT; i++)
         account->col[i] = shr_load_relaxed(&map->tally->col[i]);
+    uint64_t start = look_at_hand(map, &ring, follow, account);
     uint64_t end = shr_ring_end(&ring);
     account->used = (int64_t)(end - start) > 0 ? end - start : 0;
     for (uint64_t pos = start; (int64_t)(end - pos) > 0 && pos - start < ring.cell_cnt; pos++)
         count_cell(map, &ring, pos, follow, account);
-    account->pending += in_hand;
     for (uint32_t slot = 1; slot <= map->geo.producer_cnt; slot++) {
         uint64_t last = shr_peer_last_number(map, slot);
         if ((int64_t)(follow[slot].last - last) > 0)
             last = follow[slot].last;
         account->dropped += last - follow[slot].last; /* behind the last one that is still there */
         account->accepted += last;
-        if (slot_accepted != NULL)
-            slot_accepted[slot] = last;
+        if (slots == NULL)
+            continue;
+        slots[slot].accepted = last;
+        slots[slot].dropped = shr_load_relaxed(&map->track[slot].dropped) + follow[slot].dropped +
+                              (last - follow[slot].last);
     }
     free(follow);
     return 0;

@@ -22,28 +22,63 @@ static void raise(shr_a64 *counter, uint64_t add)
 
 /* ---- resuming -------------------------------------------------------------------------------- */
 
-/* Finishes what the columns say is finished: event numbers seen, and the block. */
-static void settle_finished(struct shr_map *map, const struct shr_hand *hand)
+/* What the hand says of an event, wherever it is kept. */
+struct in_hand {
+    uint64_t pos;
+    uint64_t meta;
+    uint64_t number;
+    uint64_t events;
+    uint64_t ref;
+};
+
+/* Under drop-oldest the hand holds it all: its cell may be in use again. */
+static void read_hand(const struct shr_hand *hand, struct in_hand *h)
 {
-    uint32_t slot = shr_meta_slot(shr_load_relaxed(&hand->meta));
-    uint64_t last = shr_load_relaxed(&hand->number) + shr_load_relaxed(&hand->events) - 1;
-    if (slot <= map->geo.producer_cnt)
-        shr_store_release(&map->track[slot].seen, last);
-    uint64_t ref = shr_load_relaxed(&hand->ref);
-    if (ref != 0)
-        shr_block_free(map, ref);
+    h->meta = shr_load_relaxed(&hand->meta);
+    h->number = shr_load_relaxed(&hand->number);
+    h->events = shr_load_relaxed(&hand->events);
+    h->ref = shr_load_relaxed(&hand->ref);
+}
+
+/* Otherwise the cell does: it is not reused before tail and done are past it. */
+static void read_cell(struct shr_consumer *c, struct in_hand *h)
+{
+    struct shr_item item = {.pos = h->pos};
+    struct shr_cell *cell = shr_cell_at(&c->taker.ring, h->pos);
+    uint64_t number = shr_load_relaxed(&cell->word[SHR_WORD_NUMBER]);
+    h->meta = shr_load_relaxed(&cell->word[SHR_WORD_META]);
+    if (!shr_decode(c, cell, &item, h->meta, number)) /* it was valid once: damaged since then */
+        return;
+    shr_find_gap(c, &item, (uint32_t)number);
+    h->number = item.number;
+    h->events = item.events;
+    h->ref = item.ref;
+}
+
+/* Event numbers and the block of an event that is finished. */
+static void settle_finished(struct shr_consumer *c, const struct in_hand *h)
+{
+    uint32_t slot = shr_meta_slot(h->meta);
+    if (slot <= c->slot_cnt && h->events != 0)
+        shr_store_release(&c->track[slot].seen, h->number + h->events - 1);
+    if (h->ref != 0)
+        shr_block_free(c->map, h->ref);
 }
 
 /* Settles the event that the last consumer had in hand. Every store can be repeated. */
-static void resume_hand(struct shr_consumer *c, struct shr_hand *hand)
+static void resume_hand(struct shr_consumer *c, const struct shr_hand *hand)
 {
     struct shr_tally *tally = c->tally;
-    uint64_t pos = shr_load_acquire(&hand->pos);
+    struct in_hand h = {.pos = shr_load_acquire(&hand->pos)};
     uint64_t tail = shr_load_acquire(&c->taker.ring.hot->tail);
     bool drop_oldest = c->taker.ring.drop_oldest;
-    if (pos == 0 || (drop_oldest && (int64_t)(tail - pos) <= 0))
+    if (h.pos == 0 || (drop_oldest ? (int64_t)(tail - h.pos) <= 0 : tail != h.pos))
         return; /* nothing in hand, or not taken yet: it is still in the ring */
-    if (shr_load_relaxed(&hand->applied) == pos) {
+    if (drop_oldest)
+        read_hand(hand, &h);
+    else
+        read_cell(c, &h);
+    if (shr_load_relaxed(&hand->applied) == h.pos) {
         for (uint32_t i = 0; i < SHR_COL_CNT; i++)
             shr_store_release(&tally->col[i], shr_load_relaxed(&hand->after[i]));
     }
@@ -51,76 +86,77 @@ static void resume_hand(struct shr_consumer *c, struct shr_hand *hand)
     bool finished = sum_columns(tally) != shr_load_relaxed(&hand->sum_before);
     if (!finished && drop_oldest) {
         /* It is out of the ring, and its handlers may have run. */
-        raise(&tally->col[SHR_COL_LOST_IN_CRASH], shr_load_relaxed(&hand->events));
+        raise(&tally->col[SHR_COL_LOST_IN_CRASH], h.events);
         finished = true;
     }
     if (finished) {
-        settle_finished(c->map, hand);
-        if (!drop_oldest && (int64_t)(tail - pos) <= 0)
-            shr_store_release(&c->taker.ring.hot->tail, pos + 1);
+        settle_finished(c, &h);
         shr_store_release(&tally->attempts, 0);
+        if (!drop_oldest)
+            shr_store_release(&c->taker.ring.hot->tail, h.pos + 1);
     } else {
-        c->again_pos = pos;
+        c->again_pos = h.pos;
     }
 }
 
 void shr_consumer_init(struct shr_consumer *c, struct shr_map *map)
 {
-    *c = (struct shr_consumer){.map = map, .tally = map->tally};
+    *c = (struct shr_consumer){
+        .map = map,
+        .tally = map->tally,
+        .track = map->track,
+        .slot_cnt = map->geo.producer_cnt,
+        .topic_cnt = map->geo.topic_cnt,
+        .fence = map->geo.wakers_fence != 0,
+    };
     struct shr_hand *hand = &map->hands[0];
     shr_taker_init(&c->taker, map, SHR_CONSUMER_SLOT, hand);
     resume_hand(c, hand);
+    c->dropped = shr_load_relaxed(&c->tally->dropped);
     if (c->again_pos != 0)
         raise(&c->tally->attempts, 1);
     else
         shr_store_release(&hand->pos, 0);
-    c->next = shr_load_acquire(&c->taker.ring.hot->tail);
+    shr_store_release(&hand->dropped_after, c->dropped);
+    for (uint32_t i = 0; i < SHR_COL_CNT; i++)
+        c->col[i] = shr_load_relaxed(&c->tally->col[i]);
     c->sum = sum_columns(c->tally);
-    c->dropped = shr_load_relaxed(&c->tally->dropped);
-    c->fence = map->geo.wakers_fence != 0;
+    c->next = shr_load_acquire(&c->taker.ring.hot->tail);
     shr_flush(c);
 }
 
 /* ---- taking ---------------------------------------------------------------------------------- */
 
-/* Reads the cell's words into the item and checks them. False: no honest producer wrote this. */
-static bool decode(const struct shr_map *map, const uint64_t words[SHR_CELL_WORDS],
-                   const unsigned char *body, struct shr_item *item)
+SHR_COLD bool shr_decode_slow(struct shr_consumer *c, const struct shr_cell *cell,
+                              struct shr_item *item)
 {
-    uint64_t meta = words[SHR_WORD_META];
-    item->topic = shr_meta_topic(meta);
-    item->slot = shr_meta_slot(meta);
-    item->flags = shr_meta_flags(meta);
-    item->stamp = (uint32_t)(words[SHR_WORD_NUMBER] >> 32);
-    item->key = words[SHR_WORD_KEY];
+    uint64_t *words = c->copy;
+    shr_cell_copy(cell, words);
+    item->data = (const unsigned char *)&words[SHR_WORD_BODY];
     item->ext[0] = words[SHR_CELL_WORDS - 1];
     item->ext[1] = words[SHR_CELL_WORDS - 2];
-    item->events = 1;
-    if (item->slot == 0 || item->slot > map->geo.producer_cnt ||
-        item->topic >= map->geo.topic_cnt || (item->flags & ~SHR_FLAGS_KNOWN) != 0)
+    if ((item->flags & ~SHR_FLAGS_KNOWN) != 0)
         return false;
-    if ((item->flags & SHR_FLAG_SLAB) == 0) {
-        item->ref = 0;
-        item->data = body;
-        item->bytes = shr_meta_bytes(meta);
+    if ((item->flags & SHR_FLAG_SLAB) == 0)
         return item->bytes <= shr_inline_room(item->flags) && (item->flags & SHR_FLAG_BATCH) == 0;
-    }
     item->ref = words[SHR_WORD_BODY];
     item->bytes = (uint32_t)words[SHR_WORD_BODY + 1];
-    item->events = shr_words_events(words);
-    if (item->events == 0 || item->bytes > map->geo.max_event ||
-        !shr_block_valid(map, item->ref, item->bytes))
+    if ((item->flags & SHR_FLAG_BATCH) != 0)
+        item->events = (uint32_t)(words[SHR_WORD_BODY + 1] >> 32);
+    if (item->events == 0 || item->bytes > c->map->geo.max_event ||
+        !shr_block_valid(c->map, item->ref, item->bytes))
         return false;
-    item->data = shr_block_data(map, item->ref);
+    item->data = shr_block_data(c->map, item->ref);
     return true;
 }
 
-/* Writes the hand, whole before its pos. */
-static void take_in_hand(struct shr_consumer *c, const struct shr_item *item, uint64_t meta,
-                         uint64_t gap)
+/* Drop-oldest: writes the hand, whole before its pos, then takes. False: a producer was first. */
+bool shr_take_in_hand(struct shr_consumer *c, const struct shr_item *item, uint64_t meta,
+                      uint64_t gap)
 {
     struct shr_hand *hand = c->taker.hand;
     shr_store_release(&hand->pos, 0);
+    shr_fence_compiler(); /* a death leaves an empty hand or a whole one */
     shr_store_relaxed(&hand->ref, item->ref);
     shr_store_relaxed(&hand->meta, meta);
     shr_store_relaxed(&hand->number, item->number);
@@ -128,105 +164,66 @@ static void take_in_hand(struct shr_consumer *c, const struct shr_item *item, ui
     shr_store_relaxed(&hand->sum_before, c->sum);
     shr_store_relaxed(&hand->dropped_after, c->dropped + gap);
     shr_store_release(&hand->pos, item->pos);
+    if (shr_take_at(&c->taker, item->pos))
+        return true;
+    shr_store_release(&hand->pos, 0); /* it is not in hand, nor in the account of what is */
+    return false;
 }
 
 /* A committed cell that no honest producer wrote: passed, counted, in no column. */
-static void pass_bad(struct shr_consumer *c, uint64_t pos)
+SHR_COLD void shr_pass_bad(struct shr_consumer *c, uint64_t pos)
 {
-    raise(&c->taker.peer->bad_bytes, 1);
     if (c->taker.ring.drop_oldest) {
-        shr_take_at(&c->taker, pos);
+        if (!shr_take_at(&c->taker, pos))
+            return; /* a producer dropped it, and its block went while we looked: nothing is bad */
     } else {
         c->next = pos + 1;
         shr_store_release(&c->taker.ring.hot->tail, c->next);
     }
+    raise(&c->taker.peer->bad_bytes, 1);
 }
 
-/* Event numbers between the last one seen of this producer and this one were dropped. */
-static uint64_t find_gap(struct shr_consumer *c, struct shr_item *item, uint32_t low)
+SHR_COLD void shr_note_gap(struct shr_consumer *c, uint32_t slot, uint64_t gap)
 {
-    uint64_t seen = shr_load_relaxed(&c->map->track[item->slot].seen);
-    item->number = shr_extend(seen + 1, low);
-    int64_t gap = (int64_t)(item->number - (seen + 1));
-    return gap > 0 ? (uint64_t)gap : 0; /* < 0: handed out again */
+    /* The hand first, for a death between the two; under drop-oldest it has it already. */
+    c->dropped += gap;
+    shr_store_release(&c->taker.hand->dropped_after, c->dropped);
+    shr_store_release(&c->tally->dropped, c->dropped);
+    raise(&c->track[slot].dropped, gap);
 }
 
-int shr_next(struct shr_consumer *c, struct shr_item *item)
+SHR_COLD uint32_t shr_note_again(struct shr_consumer *c, uint64_t events)
 {
-    struct shr_taker *k = &c->taker;
-    for (;;) {
-        if (k->ring.drop_oldest)
-            c->next = shr_load_relaxed(&k->ring.hot->tail);
-        if (!shr_peek(k, &c->next))
-            return 0;
-        uint64_t pos = c->next;
-        const struct shr_cell *cell = shr_cell_at(&k->ring, pos);
-        uint64_t *words = c->body;
-        shr_cell_copy(cell, words);
-        if (SHR_UNLIKELY(
-                !decode(c->map, words, (const unsigned char *)&words[SHR_WORD_BODY], item))) {
-            pass_bad(c, pos);
-            continue;
-        }
-        item->pos = pos;
-        uint64_t gap = find_gap(c, item, (uint32_t)words[SHR_WORD_NUMBER]);
-        item->attempt = 1;
-        if (SHR_UNLIKELY(pos == c->again_pos)) {
-            item->attempt = 1 + (uint32_t)shr_load_relaxed(&c->tally->attempts);
-            gap = 0;
-        }
-        take_in_hand(c, item, words[SHR_WORD_META], gap);
-        if (k->ring.drop_oldest && !shr_take_at(k, pos))
-            continue; /* a producer dropped it first */
-        if (SHR_UNLIKELY(gap != 0)) {
-            c->dropped += gap;
-            shr_store_release(&c->tally->dropped, c->dropped);
-        }
-        if (SHR_UNLIKELY(item->attempt > 1))
-            raise(&c->tally->redelivered, item->events);
-        return 1;
-    }
+    raise(&c->tally->redelivered, events);
+    return 1 + (uint32_t)shr_load_relaxed(&c->tally->attempts);
 }
 
 /* ---- finishing ------------------------------------------------------------------------------- */
 
-/* Everything behind the store that finished the event. */
-static inline void leave_hand(struct shr_consumer *c, const struct shr_item *item)
+SHR_COLD void shr_leave_slow(struct shr_consumer *c, uint64_t ref)
 {
-    c->sum += item->events;
-    shr_store_release(&c->map->track[item->slot].seen, item->number + item->events - 1);
-    if (item->ref != 0) {
-        shr_block_free(c->map, item->ref);
+    if (ref != 0) {
+        shr_block_free(c->map, ref);
         shr_gate_notify(&c->map->hot->freed, c->fence);
     }
-    if (SHR_UNLIKELY(c->again_pos != 0)) {
+    if (c->again_pos != 0) {
         c->again_pos = 0;
         shr_store_release(&c->tally->attempts, 0);
     }
-    if (c->taker.ring.drop_oldest)
-        return;
-    c->next = item->pos + 1;
-    shr_store_release(&c->taker.ring.hot->tail, c->next); /* edge R6 release */
-    if (c->next - c->done >= SHR_DONE_BATCH)
-        shr_flush(c);
-}
-
-void shr_finish(struct shr_consumer *c, const struct shr_item *item, uint32_t col)
-{
-    raise(&c->tally->col[col], item->events); /* from here on it is finished */
-    leave_hand(c, item);
 }
 
 void shr_finish_mixed(struct shr_consumer *c, const struct shr_item *item,
                       const uint64_t add[SHR_COL_CNT])
 {
     struct shr_hand *hand = c->taker.hand;
-    for (uint32_t i = 0; i < SHR_COL_CNT; i++)
-        shr_store_relaxed(&hand->after[i], shr_load_relaxed(&c->tally->col[i]) + add[i]);
+    for (uint32_t i = 0; i < SHR_COL_CNT; i++) {
+        c->col[i] += add[i];
+        shr_store_relaxed(&hand->after[i], c->col[i]);
+    }
     shr_store_release(&hand->applied, item->pos); /* from here on it is finished */
     for (uint32_t i = 0; i < SHR_COL_CNT; i++)
-        shr_store_release(&c->tally->col[i], shr_load_relaxed(&hand->after[i]));
-    leave_hand(c, item);
+        shr_store_release(&c->tally->col[i], c->col[i]);
+    shr_leave_hand(c, item);
 }
 
 void shr_flush(struct shr_consumer *c)

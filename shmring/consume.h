@@ -21,6 +21,7 @@
  *     while (shr_next(&c, &item) > 0) {
  *             … use item.words; handlers …
  *             shr_finish(&c, &item, SHR_COL_DELIVERED);
+ *             shr_flush_batch(&c);
  *     }
  *     shr_flush(&c);
  */
@@ -29,58 +30,170 @@
 
 #include "shmring/ring.h"
 
-/* Positions of which the producers learn at once: storing each alone would move the line of
- * `done` back and forth. */
+/* Positions of which the producers learn at once: storing each alone would move the line of `done`
+ * back and forth. */
 #define SHR_DONE_BATCH 32u
 
 struct shr_item {
     uint64_t pos;
-    uint64_t number;           /* of its first event, 64 bits */
-    uint64_t ref;              /* 0: in line */
     const unsigned char *data; /* valid until shr_finish */
+    uint64_t number;           /* of its first event, 64 bits */
+    uint64_t key;
+    uint64_t ref; /* 0: in line */
     uint32_t bytes;
     uint32_t events;
     uint32_t topic;
     uint32_t slot;
     uint32_t flags;
-    uint32_t stamp; /* 0: not sampled */
-    uint64_t key;
-    uint64_t ext[2];  /* the extension words: [0] is the first flagged one */
+    uint32_t stamp;   /* 0: not sampled */
     uint32_t attempt; /* 1; more when it was in hand as a consumer died */
+    uint64_t ext[2];  /* if flagged: the extension words, [0] is the first flagged one */
 };
 
 struct shr_consumer {
-    struct shr_map *map;
     struct shr_taker taker;
     struct shr_tally *tally;
+    struct shr_track *track;
     uint64_t next; /* where to look next */
     uint64_t done; /* what hot->done holds */
     uint64_t sum;  /* of the outcome columns */
+    uint64_t col[SHR_COL_CNT];
     uint64_t dropped;
     uint64_t again_pos; /* the event that was in hand when the last consumer died; 0: none */
-    bool fence;         /* wakers must fence here */
-    uint64_t body[SHR_CELL_WORDS]; /* drop-oldest: the copy of the cell */
+    uint32_t slot_cnt;  /* slots 1 … slot_cnt exist */
+    uint32_t topic_cnt;
+    bool fence; /* wakers must fence here */
+    struct shr_map *map;
+    uint64_t copy[SHR_CELL_WORDS]; /* of the cell: drop-oldest, and events with flags */
 };
 
-/* Resumes where the last consumer stopped or died. The caller holds the lock of slot 0 and
- * entered it. Can be repeated: a death inside it changes nothing for the next. */
+/* Resumes where the last consumer stopped or died. The caller holds the lock of slot 0 and entered
+ * it. Can be repeated: a death inside it changes nothing for the next. */
 void shr_consumer_init(struct shr_consumer *c, struct shr_map *map);
+
+/* The rare parts of shr_next and shr_finish. */
+bool shr_decode_slow(struct shr_consumer *c, const struct shr_cell *cell, struct shr_item *item);
+bool shr_take_in_hand(struct shr_consumer *c, const struct shr_item *item, uint64_t meta,
+                      uint64_t gap);
+void shr_pass_bad(struct shr_consumer *c, uint64_t pos);
+void shr_note_gap(struct shr_consumer *c, uint32_t slot, uint64_t gap);
+uint32_t shr_note_again(struct shr_consumer *c, uint64_t events);
+void shr_leave_slow(struct shr_consumer *c, uint64_t ref);
+
+/* Fills the item from its cell, each word read once. False: no honest producer wrote this. Functions
+ * that are not inlined get a copy of the item, so that the item itself stays in registers. */
+SHR_HOT bool shr_decode(struct shr_consumer *c, struct shr_cell *cell, struct shr_item *item,
+                        uint64_t meta, uint64_t number)
+{
+    item->topic = shr_meta_topic(meta);
+    item->slot = shr_meta_slot(meta);
+    item->flags = shr_meta_flags(meta);
+    item->bytes = shr_meta_bytes(meta);
+    item->stamp = (uint32_t)(number >> 32);
+    item->key = shr_load_relaxed(&cell->word[SHR_WORD_KEY]);
+    item->data = (const unsigned char *)&cell->word[SHR_WORD_BODY];
+    item->ref = 0;
+    item->events = 1;
+    item->attempt = 1;
+    if (SHR_UNLIKELY(item->slot - 1 >= c->slot_cnt || item->topic >= c->topic_cnt))
+        return false;
+    if (SHR_UNLIKELY(item->flags != 0)) {
+        struct shr_item copy = *item;
+        if (!shr_decode_slow(c, cell, &copy))
+            return false;
+        *item = copy;
+        return true;
+    }
+    return item->bytes <= SHR_INLINE_BYTES;
+}
+
+/* Event numbers between the last one that we saw of this producer and this one were dropped. */
+SHR_HOT uint64_t shr_find_gap(const struct shr_consumer *c, struct shr_item *item, uint32_t low)
+{
+    uint64_t due = shr_load_relaxed(&c->track[item->slot].seen) + 1;
+    item->number = shr_extend(due, low);
+    int64_t gap = (int64_t)(item->number - due);
+    return SHR_LIKELY(gap <= 0) ? 0 : (uint64_t)gap; /* < 0: handed out again */
+}
 
 /* 1: *item is the next event, whole and validated, now in hand. 0: nothing to take now. Never
  * blocks. */
-int shr_next(struct shr_consumer *c, struct shr_item *item);
+SHR_HOT int shr_next(struct shr_consumer *c, struct shr_item *item)
+{
+    struct shr_taker *k = &c->taker;
+    const bool drop_oldest = k->ring.drop_oldest;
+    for (;;) {
+        if (drop_oldest)
+            c->next = shr_load_relaxed(&k->ring.hot->tail);
+        if (!shr_peek(k, &c->next))
+            return 0;
+        item->pos = c->next;
+        struct shr_cell *cell = shr_cell_at(&k->ring, item->pos);
+        uint64_t meta = shr_load_relaxed(&cell->word[SHR_WORD_META]);
+        uint64_t number = shr_load_relaxed(&cell->word[SHR_WORD_NUMBER]);
+        if (SHR_UNLIKELY(!shr_decode(c, cell, item, meta, number))) {
+            shr_pass_bad(c, item->pos);
+            continue;
+        }
+        uint64_t gap = shr_find_gap(c, item, (uint32_t)number);
+        if (drop_oldest) {
+            if (SHR_LIKELY(item->flags == 0)) { /* else it was copied for decoding */
+                shr_cell_copy(cell, c->copy);
+                item->data = (const unsigned char *)&c->copy[SHR_WORD_BODY];
+            }
+            const struct shr_item copy = *item;
+            if (!shr_take_in_hand(c, &copy, meta, gap))
+                continue; /* a producer dropped it first */
+        } else {
+            if (SHR_UNLIKELY(item->pos == c->again_pos))
+                item->attempt = shr_note_again(c, item->events);
+            /* The cell stays ours until tail is past it, so the hand need not repeat it. A death
+             * between these two leaves a hand behind tail, which is an empty one. */
+            shr_store_relaxed(&k->hand->sum_before, c->sum);
+            shr_store_release(&k->hand->pos, item->pos);
+        }
+        if (SHR_UNLIKELY(gap != 0))
+            shr_note_gap(c, item->slot, gap);
+        return 1;
+    }
+}
+
+/* Everything behind the store that finished the event. */
+SHR_HOT void shr_leave_hand(struct shr_consumer *c, const struct shr_item *item)
+{
+    c->sum += item->events;
+    shr_store_release(&c->track[item->slot].seen, item->number + item->events - 1);
+    if (SHR_UNLIKELY((item->ref | c->again_pos) != 0))
+        shr_leave_slow(c, item->ref);
+    if (!c->taker.ring.drop_oldest) {
+        c->next = item->pos + 1;
+        shr_store_release(&c->taker.ring.hot->tail, c->next); /* edge R6 release */
+    }
+}
 
 /* The event in hand is finished with one outcome (SHR_COL_*): counted, its block freed, its
  * position given up. */
-void shr_finish(struct shr_consumer *c, const struct shr_item *item, uint32_t col);
+SHR_HOT void shr_finish(struct shr_consumer *c, const struct shr_item *item, uint32_t col)
+{
+    c->col[col] += item->events;
+    shr_store_release(&c->tally->col[col], c->col[col]); /* from here on it is finished */
+    shr_leave_hand(c, item);
+}
 
 /* The same for a cell whose events ended differently: add[] has one number for each column,
  * item->events in all. */
 void shr_finish_mixed(struct shr_consumer *c, const struct shr_item *item,
                       const uint64_t add[SHR_COL_CNT]);
 
-/* Publishes how far the consumer is; call when there is nothing to take, and before sleeping. */
+/* Publishes how far the consumer is; when there is nothing to take, and before sleeping. */
 void shr_flush(struct shr_consumer *c);
+
+/* The same after each event: once in a batch. */
+SHR_HOT void shr_flush_batch(struct shr_consumer *c)
+{
+    if (SHR_UNLIKELY(c->next - c->done >= SHR_DONE_BATCH) && !c->taker.ring.drop_oldest)
+        shr_flush(c);
+}
 
 /* Whether nothing waits for the consumer in all of tail … head: no committed event, no full
  * ring. Before a sleep. */
@@ -96,8 +209,16 @@ struct shr_account {
     uint64_t used; /* positions between the first pending one and head */
 };
 
-/* The account from outside. Exact at a quiet moment. Reads all cells between tail and head.
- * slot_accepted, if not NULL, gets producer_cnt + 1 numbers. 0, or -ENOMEM. */
-int shr_account(const struct shr_map *map, struct shr_account *account, uint64_t *slot_accepted);
+/* What one slot did: its events, and those of them that were dropped (not exact when consumers were
+ * killed). */
+struct shr_slot_account {
+    uint64_t accepted;
+    uint64_t dropped;
+};
+
+/* The account from outside. Exact at a quiet moment. Reads all cells between tail and head. slots,
+ * if not NULL, gets producer_cnt + 1 rows. 0, or -ENOMEM. */
+int shr_account(const struct shr_map *map, struct shr_account *account,
+                struct shr_slot_account *slots);
 
 #endif

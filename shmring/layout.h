@@ -294,7 +294,7 @@ static_assert(offsetof(struct shr_peer, revoked_pos) == 384, "ABI");
 struct shr_track {
     /*                         off size  writer    readers */
     shr_a64 seen;          /*    0    8  consumer  joiner, metrics: last event number taken */
-    shr_a64 reserved;      /*    8    8  zero */
+    shr_a64 dropped;       /*    8    8  consumer  metrics: not exact across its deaths */
 };
 static_assert(sizeof(struct shr_track) == 16, "ABI");
 

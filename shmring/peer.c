@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -95,7 +94,6 @@ int shr_lock_held(struct shr_map *map, uint64_t byte)
 void shr_peer_enter(struct shr_map *map, uint32_t slot, const char *name)
 {
     struct shr_peer *peer = &map->peers[slot];
-    unsigned int cpu = 0;
     uint64_t number = shr_peer_last_number(map, slot);
 
     /* USED is first: from here on a death leaves an unlocked, USED slot, which is what the sweep
@@ -117,8 +115,6 @@ void shr_peer_enter(struct shr_map *map, uint32_t slot, const char *name)
     shr_store_relaxed(&peer->epoch, shr_load_relaxed(&peer->epoch) + 1);
     shr_fence_compiler();
     shr_text_store(peer->name, sizeof(peer->name) / sizeof(peer->name[0]), name);
-    getcpu(&cpu, NULL);
-    shr_store32_relaxed(&peer->cpu, cpu);
     shr_store32_relaxed(&peer->waiting, SHR_WAIT_NONE);
     shr_store32_relaxed(&peer->pid, (uint32_t)getpid());
     shr_store_relaxed(&peer->joined_ns, shr_now_ns());

@@ -84,13 +84,11 @@ static inline uint64_t shr_extend(uint64_t near, uint32_t low)
     return near + (uint64_t)(int64_t)(int32_t)(low - (uint32_t)near);
 }
 
-/* Where position p lives. Odd positions swap places eight cells apart, so that neighbouring
- * positions never share the pair of lines that the adjacent-line prefetcher moves together
- * (docs/performance.md has the measurement). Rings of less than sixteen cells stay in plain
- * order. */
+/* Where position p lives: in plain order. Orders that keep neighbours out of one pair of lines won
+ * only as long as the consumer looked too early; docs/performance.md has the measurements. */
 static inline uint32_t shr_cell_index(uint64_t pos, uint32_t cell_cnt)
 {
-    return (uint32_t)(pos ^ (pos & 1) << 3) & (cell_cnt - 1);
+    return (uint32_t)pos & (cell_cnt - 1);
 }
 
 /* ---- a process's view of the ring ------------------------------------------------------------ */
@@ -130,10 +128,11 @@ static inline bool shr_state_usable(uint64_t state, uint64_t pos, uint32_t cell_
 struct shr_writer {
     struct shr_ring ring;
     struct shr_peer *peer;
-    uint64_t free_seen; /* the last value that we read of *ring.free */
-    uint64_t next;      /* the position after our last one */
-    uint64_t number;    /* of our last committed event */
-    bool prefetch;      /* the processor can prefetch for writing */
+    uint64_t free_seen;         /* the last value that we read of *ring.free */
+    uint64_t next;              /* the position after our last one … */
+    struct shr_cell *next_cell; /* … and its cell, known before the claim */
+    uint64_t number;            /* of our last committed event */
+    bool prefetch;              /* the processor can prefetch for writing */
 };
 
 /* The caller holds the lock of the slot and has entered it (peer.h). */
@@ -146,7 +145,7 @@ void shr_writer_init(struct shr_writer *w, const struct shr_map *map, uint32_t s
 void shr_publish_void(struct shr_writer *w, uint64_t pos, struct shr_cell *cell);
 
 /* True if there is no room after a fresh look. */
-static inline bool shr_is_full(struct shr_writer *w, uint64_t head)
+SHR_HOT bool shr_is_full(struct shr_writer *w, uint64_t head)
 {
     if (SHR_LIKELY((int64_t)(head - w->free_seen) < (int64_t)w->ring.capacity))
         return false;
@@ -155,17 +154,18 @@ static inline bool shr_is_full(struct shr_writer *w, uint64_t head)
     return (int64_t)(head - w->free_seen) >= (int64_t)w->ring.capacity;
 }
 
-static inline void shr_fill(struct shr_cell *cell, const uint64_t words[SHR_CELL_WORDS])
+SHR_HOT void shr_fill(struct shr_cell *cell, const uint64_t words[SHR_CELL_WORDS])
 {
     /* edge R4 release: the claim is visible to an observer that sees any word of the body. The
      * words are relaxed because READY publishes them. */
     shr_fence_release();
+#pragma GCC unroll 7
     for (uint32_t i = 0; i < SHR_CELL_WORDS; i++)
         shr_store_relaxed(&cell->word[i], words[i]);
 }
 
-static inline int64_t shr_publish_exclusive(struct shr_writer *w,
-                                            const uint64_t words[SHR_CELL_WORDS], uint32_t events)
+SHR_HOT int64_t shr_publish_exclusive(struct shr_writer *w, const uint64_t words[SHR_CELL_WORDS],
+                                      uint32_t events)
 {
     uint64_t pos = w->next;
     if (SHR_UNLIKELY(shr_is_full(w, pos)))
@@ -185,34 +185,42 @@ static inline int64_t shr_publish_exclusive(struct shr_writer *w,
 
 /* Publishes the composed words as `events` event numbers w->number + 1 …. Returns the position,
  * or -EAGAIN if the ring is full (nothing was claimed). */
-static inline int64_t shr_publish(struct shr_writer *w, const uint64_t words[SHR_CELL_WORDS],
-                                  uint32_t events)
+SHR_HOT int64_t shr_publish(struct shr_writer *w, const uint64_t words[SHR_CELL_WORDS],
+                            uint32_t events)
 {
     if (w->ring.exclusive)
         return shr_publish_exclusive(w, words, events);
+    const struct shr_ring ring = w->ring; /* in registers across the atomics */
+    struct shr_peer *peer = w->peer;
     for (;;) {
         /* Relaxed: an old head makes the ring look emptier by what others claim just now, which
          * the spare half absorbs, and makes busy more cautious. */
-        uint64_t head = shr_load_relaxed(&w->ring.hot->head);
+        uint64_t head = shr_load_relaxed(&ring.hot->head);
         if (SHR_UNLIKELY(shr_is_full(w, head)))
             return -EAGAIN;
-        shr_store_release(&w->peer->busy, head << 1);
+        shr_store_release(&peer->busy, head << 1);
         /* edge R1 release: whoever sees the claim sees that we are busy at or before it. */
-        uint64_t pos = shr_fetch_add_acq_rel(&w->ring.hot->head, 1);
-        shr_store_relaxed(&w->peer->busy, pos << 1 | SHR_BUSY_EXACT);
-        struct shr_cell *cell = shr_cell_at(&w->ring, pos);
-        /* The next cell, unless other producers publish too: then it is not ours. */
-        if (pos == w->next && w->prefetch)
-            shr_prefetch_write(shr_cell_at(&w->ring, pos + 1));
+        uint64_t pos = shr_fetch_add_acq_rel(&ring.hot->head, 1);
+        shr_store_relaxed(&peer->busy, pos << 1 | SHR_BUSY_EXACT);
+        struct shr_cell *cell = w->next_cell;
+        if (SHR_LIKELY(pos == w->next)) {
+            /* Nobody claimed since our last ticket, so most likely the one behind is ours too. */
+            w->next_cell = shr_cell_at(&ring, pos + 1);
+            if (w->prefetch)
+                shr_prefetch_write(w->next_cell);
+        } else {
+            cell = shr_cell_at(&ring, pos);
+            w->next_cell = shr_cell_at(&ring, pos + 1);
+        }
         w->next = pos + 1;
         uint64_t state = shr_load_acquire(&cell->state); /* edge R5 acquire: the last lap is over */
-        if (SHR_LIKELY(shr_state_usable(state, pos, w->ring.cell_cnt))) {
+        if (SHR_LIKELY(shr_state_usable(state, pos, ring.cell_cnt))) {
             shr_fill(cell, words);
             /* edge R2 release: whoever sees READY sees the body and the exact claim. */
             if (SHR_LIKELY(shr_cas_release(&cell->state, state, shr_state(pos, SHR_TAG_READY)))) {
                 w->number += events;
-                shr_store_release(&w->peer->published, w->number);
-                shr_store_release(&w->peer->busy, 0); /* a death leaves the number or the claim */
+                shr_store_release(&peer->published, w->number);
+                shr_store_release(&peer->busy, 0); /* a death leaves the number or the claim */
                 return (int64_t)pos;
             }
         }
@@ -243,7 +251,7 @@ bool shr_peek_slow(struct shr_taker *k, uint64_t *pos);
 /* True if *pos, at or after the given one, holds a committed event that is next to be taken.
  * False: nothing to take now. Skips and revokes on the way. Drop-oldest: another taker may still
  * win it (shr_take_at). */
-static inline bool shr_peek(struct shr_taker *k, uint64_t *pos)
+SHR_HOT bool shr_peek(struct shr_taker *k, uint64_t *pos)
 {
     const struct shr_cell *cell = shr_cell_at(&k->ring, *pos);
     /* edge R2 acquire: the body is whole. */
@@ -252,10 +260,11 @@ static inline bool shr_peek(struct shr_taker *k, uint64_t *pos)
     return shr_peek_slow(k, pos);
 }
 
-static inline void shr_cell_copy(const struct shr_cell *cell, uint64_t words[SHR_CELL_WORDS])
+SHR_HOT void shr_cell_copy(const struct shr_cell *cell, uint64_t words[SHR_CELL_WORDS])
 {
     /* Relaxed: READY was acquired, and under drop-oldest the copy counts only if shr_take_at
      * wins. */
+#pragma GCC unroll 7
     for (uint32_t i = 0; i < SHR_CELL_WORDS; i++)
         words[i] = shr_load_relaxed(&cell->word[i]);
 }

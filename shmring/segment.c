@@ -304,7 +304,7 @@ static int header_check(int fd, struct shr_geometry *geo)
     uint32_t page_bytes = 0;
     if (fstat(fd, &st) != 0)
         return -errno;
-    if (!S_ISREG(st.st_mode) || st.st_size < (off_t)SHR_REGIONS_OFF)
+    if (!S_ISREG(st.st_mode))
         return -EBADMSG;
     ssize_t got = pread(fd, &header, sizeof(header), 0);
     if (got != (ssize_t)sizeof(header))

@@ -72,8 +72,8 @@ int shr_segment_size(const struct shr_config *config, uint64_t *bytes, const cha
 
 /* Writes the path of the bus `name` to path. A name is 1 … 63 bytes of [A-Za-z0-9._-], not
  * starting with a dot or a dash; it lies in GEB_DIR, or else in /dev/shm/geb-UID/, which is made
- * (0700) and checked to be ours if `make_dir`. A name with a slash is a path already and is
- * copied. -EINVAL: bad name. -EACCES: the directory belongs to somebody else, is a link, or
+ * (0700) if `make_dir`, and checked to be ours if it exists. A name with a slash is a path already
+ * and is copied. -EINVAL: bad name. -EACCES: the directory belongs to somebody else, is a link, or
  * others may write. */
 int shr_segment_path(const char *name, bool make_dir, char path[SHR_PATH_BYTES]);
 
@@ -90,7 +90,7 @@ int shr_segment_attach(struct shr_map *map, const char *path, bool writable);
 void shr_segment_detach(struct shr_map *map);
 
 /* Whether an existing bus has this configuration: 0, or -EEXIST with *why naming the first field
- * that differs. */
+ * that differs. -EINVAL, -EDOM: as shr_segment_size. `node` counts if it is ≥ 0. */
 int shr_segment_matches(const struct shr_map *map, const struct shr_config *config,
                         const char **why);
 

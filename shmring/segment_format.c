@@ -33,7 +33,7 @@ void shr_config_default(struct shr_config *config)
         .producers = 128,
         .topics = 1024,
         .patience_ns = 30000,
-        .sample_shift = 6,
+        .sample_shift = 7,
         .node = -1,
         .shelf_entries = 1024,
         .mode = 0600,

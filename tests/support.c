@@ -31,7 +31,7 @@ static void give_up(const char *what)
     _exit(99);
 }
 
-/* ---- the directory ----------------------------------------------------------------------------- */
+/* ---- the directory --------------------------------------------------------------------------- */
 
 static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
 {
@@ -150,7 +150,7 @@ struct shr_config support_tiny_config(void)
     return config;
 }
 
-/* ---- processes --------------------------------------------------------------------------------- */
+/* ---- processes ------------------------------------------------------------------------------- */
 
 pid_t support_child(int (*fn)(void *arg), void *arg)
 {
@@ -225,7 +225,7 @@ void support_wait_zombie(pid_t pid)
     assert_int_equal(wait_for(pid, WEXITED | WNOWAIT, &info), 0);
 }
 
-/* ---- lines ------------------------------------------------------------------------------------- */
+/* ---- lines ----------------------------------------------------------------------------------- */
 
 void support_line_open(struct support_line *line)
 {
@@ -280,7 +280,7 @@ void support_hear_test(const struct support_line *line)
         _exit(99);
 }
 
-/* ---- surroundings ------------------------------------------------------------------------------ */
+/* ---- surroundings ---------------------------------------------------------------------------- */
 
 int support_deny(long number, unsigned arg, uint32_t bits, int error)
 {

@@ -27,7 +27,8 @@
 /* Once, first thing in main. Line-buffers stdout, prints the seed. Exits 99 if it cannot. */
 void support_begin(void);
 
-/* The directory, and a new bus name or path in it at every call: of the test's pid and a counter. */
+/* The directory, and a new bus name or path in it at every call: of the test's pid and a
+ * counter. */
 const char *support_dir(void);
 const char *support_name(char name[64]);
 const char *support_path(char path[SHR_PATH_BYTES]);
@@ -42,7 +43,7 @@ uint64_t support_random(void);
 /* The smallest bus: 4 events, 2 producers, 4 topics, no slabs, drop-oldest. */
 struct shr_config support_tiny_config(void);
 
-/* ---- processes --------------------------------------------------------------------------------- */
+/* ---- processes ------------------------------------------------------------------------------- */
 
 /* Runs fn(arg) in a child, which ends with its result as exit status, and dies with the test. */
 pid_t support_child(int (*fn)(void *arg), void *arg);
@@ -70,8 +71,8 @@ void support_wait_zombie(pid_t pid);
         }                                                                                  \
     } while (0)
 
-/* Two one-way lines of single bytes between test and child. Made before the fork; each side uses its
- * own functions. A byte is a fact ("the lock is taken"), never a guess about time. */
+/* Two one-way lines of single bytes between test and child. Made before the fork; each side uses
+ * its own functions. A byte is a fact ("the lock is taken"), never a guess about time. */
 struct support_line {
     int to_child[2];
     int to_test[2];
@@ -84,8 +85,8 @@ void support_tell_test(const struct support_line *line);
 void support_hear_child(const struct support_line *line); /* fails the test if the child is gone */
 void support_hear_test(const struct support_line *line);  /* ends the child if the test is gone */
 
-/* Makes a system call fail with `error` in this process and its children from now on; if bits is not
- * 0, only where its argument `arg` has all of them. 0 or -errno. For children only. */
+/* Makes a system call fail with `error` in this process and its children from now on; if bits is
+ * not 0, only where its argument `arg` has all of them. 0 or -errno. For children only. */
 int support_deny(long number, unsigned arg, uint32_t bits, int error);
 
 /* Memory that test and children share, zeroed; never freed. */

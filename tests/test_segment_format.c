@@ -1,6 +1,6 @@
-/* Goal: a bus has exactly one layout, and nothing else is accepted as one.
- * Method: try each configuration field inside and outside its bounds; damage each word of the header
- * of a good file in several ways, and the whole header at random, and attach. */
+/* Goal: a bus has exactly one layout, and nothing else is accepted as one. Method: try each
+ * configuration field inside and outside its bounds; damage each word of the header of a good file
+ * in several ways, and the whole header at random, and attach. */
 #include "shmring/segment_format.h"
 #include "shmring/ring.h"
 #include "tests/support.h"
@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <cmocka.h>
 
-/* ---- bounds ------------------------------------------------------------------------------------ */
+/* ---- bounds ---------------------------------------------------------------------------------- */
 
 struct bound {
     const char *why; /* how the reason starts */
@@ -118,7 +118,7 @@ static void test_sizes(void **state)
     assert_int_equal(config.patience_ns, 30000);
 }
 
-/* ---- layout ------------------------------------------------------------------------------------ */
+/* ---- layout ---------------------------------------------------------------------------------- */
 
 /* The promises that do not follow from computing the layout twice with the same code. */
 static void assert_layout(const struct shr_geometry *geo)
@@ -231,7 +231,7 @@ static void test_format(void **state)
     shr_segment_detach(&map);
 }
 
-/* ---- damage ------------------------------------------------------------------------------------ */
+/* ---- damage ---------------------------------------------------------------------------------- */
 
 #define FREE_FIELD(field)                                        \
     {                                                            \

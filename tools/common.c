@@ -3,6 +3,7 @@
 #include "lib/geb.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,13 +61,16 @@ static void next_command_print(const char *bus, int rc)
 
 int tool_explain(const char *tool, const char *what, const char *bus, int rc)
 {
-    const char *detail = geb_last_error();
+    const char *detail = geb_last_error(), *words = geb_strerror(rc);
     fprintf(stderr, "%s: %s", tool, what);
     if (bus != NULL)
         fprintf(stderr, " \"%s\"", bus);
-    fprintf(stderr, ": %s\n", geb_strerror(rc));
-    if (detail[0] != '\0')
-        fprintf(stderr, "  %s\n", detail);
+    /* These two errors have no words of their own. */
+    bool is_named = (rc == -EINVAL || rc == -EDOM) && detail[0] != '\0';
+    if (is_named || strstr(detail, words) != NULL)
+        fprintf(stderr, ": %s\n", detail);
+    else
+        fprintf(stderr, ": %s%s%s\n", words, detail[0] != '\0' ? "\n  " : "", detail);
     if (bus != NULL)
         next_command_print(bus, rc);
     return tool_exit_code(rc);

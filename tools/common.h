@@ -5,13 +5,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define TOOL_OK 0
+#define TOOL_OK      0
 #define TOOL_FAILURE 1
-#define TOOL_USAGE 2
-#define TOOL_NO_BUS 3
-#define TOOL_LAYOUT 4
+#define TOOL_USAGE   2
+#define TOOL_NO_BUS  3
+#define TOOL_LAYOUT  4
 #define TOOL_TIMEOUT 5
-#define TOOL_MISSED 6
+#define TOOL_MISSED  6
 
 /* The exit code for a result of the library. */
 int tool_exit_code(int rc);

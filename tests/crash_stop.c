@@ -1,0 +1,217 @@
+/* Goal: whoever is stopped at any instruction stops nobody else, and corrupts nothing when it goes
+ * on.
+ *
+ * Method: a child is stopped at each instruction of one call in turn. Meanwhile a producer of the
+ * test publishes a thousand events, which is many laps, and sweeps run; then the child goes on to
+ * its end, and ledger and segment are compared.
+ *   publish   the consumer polls: no event waits for more than two patiences of polls. The late
+ *             event is handled exactly once.
+ *   drop      the bus is full as the child begins; half of the thousand are published without the
+ *             consumer, so that others drop where the child stands.
+ *   take      the child is the consumer. Under drop-oldest producers go on; under block and
+ *             return-error they are told that the bus is full, and do not hang. All that was
+ *             accepted is handled once, nothing is marked as handed out again. */
+#include "tests/crash_support.h"
+
+#define EVENTS      1000u
+#define CAPACITY    16u
+#define SWEEP_EVERY 50u
+
+static void teardown(void *user)
+{
+    crash_destroy(user);
+}
+
+/* ---- a producer ------------------------------------------------------------------------------ */
+
+static int setup_producer(void *user)
+{
+    struct crash_world *w = user;
+    int rc = crash_create(w);
+    for (uint32_t i = 0; rc == 0 && w->variant && i + 1 < CAPACITY; i++)
+        rc = crash_send(w, &w->other, w->kind);
+    return rc;
+}
+
+static int prepare_producer(void *user)
+{
+    struct crash_world *w = user;
+    int rc = crash_join(w, &w->victim, CRASH_VICTIM);
+    if (rc == 0)
+        rc = crash_send(w, &w->victim, w->kind);
+    if (rc == 0)
+        crash_compose(w, &w->victim, w->kind);
+    return rc;
+}
+
+static int region_producer(void *user)
+{
+    struct crash_world *w = user;
+    return crash_publish_now(&w->victim, w->kind);
+}
+
+static int finish_producer(void *user)
+{
+    struct crash_world *w = user;
+    return crash_leave(&w->victim);
+}
+
+/* The call is over: what it publishes is accepted now, if it was not before. */
+static int go_on_to_the_end(struct crash_world *w, struct step_child *child)
+{
+    struct shr_account account;
+    int status;
+    CRASH_EQUAL(step_resume(child), 0);
+    CRASH_EQUAL(step_wait(child, &status), 0);
+    CRASH_EQUAL(status, 0);
+    CRASH_TRY(crash_settle(w, w->kind, &account));
+    CRASH_EQUAL(w->ledger->sent[CRASH_VICTIM], 1 + crash_events(w->kind));
+    return 0;
+}
+
+static int check_producer(struct step_child *child, size_t k, void *user)
+{
+    struct crash_world *w = user;
+    struct shr_account account;
+    uint64_t accepted[4], missing;
+    (void)k;
+    for (uint32_t i = 0; w->variant && i < EVENTS / 2; i++) {
+        CRASH_EQUAL(crash_send(w, &w->other, w->kind), 0);
+        if (i % SWEEP_EVERY == 0)
+            crash_sweep(w);
+    }
+    for (uint32_t i = 0; i < (w->variant ? EVENTS / 2 : EVENTS); i++) {
+        CRASH_TRY(crash_send_and_poll(w, &w->other, w->kind));
+        if (i % SWEEP_EVERY == 0)
+            crash_sweep(w);
+    }
+    CRASH_TRY(crash_account(w, &account, accepted));
+    bool late = accepted[w->victim_slot] == w->ledger->accepted[w->victim_slot];
+    CRASH_TRY(go_on_to_the_end(w, child));
+    CRASH_TRY(crash_drain(w));
+    CRASH_CHECK(!late || w->ledger->ended[CRASH_VICTIM][2] == 1);
+    crash_sweep(w);
+    CRASH_TRY(crash_blocks_free(w));
+    CRASH_TRY(crash_go_on(w, &w->other, w->kind, 2 * w->map.geo.cell_cnt + 1));
+    CRASH_TRY(crash_join_again(w, CRASH_LATE, w->kind));
+    CRASH_EQUAL(crash_leave(&w->other), 0);
+    crash_sweep(w);
+    CRASH_TRY(crash_clean(w));
+    CRASH_TRY(crash_books(w, &missing));
+    CRASH_CHECK(w->variant || missing == 0);
+    return 0;
+}
+
+/* ---- the consumer ---------------------------------------------------------------------------- */
+
+static int setup_consumer(void *user)
+{
+    struct crash_world *w = user;
+    int rc = crash_create(w);
+    if (rc == 0)
+        rc = geb_close(w->bus, 0);
+    w->bus = NULL;
+    for (uint32_t i = 0; rc == 0 && i < 4; i++)
+        rc = crash_send(w, &w->other, w->kind);
+    return rc;
+}
+
+static int prepare_consumer(void *user)
+{
+    struct crash_world *w = user;
+    int rc = crash_open(w);
+    return rc == 0 && geb_dispatch(w->bus, 1) != 1 ? -EIO : rc;
+}
+
+static int region_consumer(void *user)
+{
+    struct crash_world *w = user;
+    return geb_dispatch(w->bus, 1) == 1 ? 0 : -EIO;
+}
+
+static int finish_consumer(void *user)
+{
+    struct crash_world *w = user;
+    int rc = crash_drain(w);
+    return rc == 0 ? geb_close(w->bus, 0) : rc;
+}
+
+static int publish_beside(struct crash_world *w)
+{
+    struct geb_options options = GEB_OPTIONS_INIT;
+    unsigned char byte = 0;
+    uint32_t full = 0;
+    for (uint32_t i = 0; i < EVENTS; i++) {
+        int rc = crash_send(w, &w->other, w->kind);
+        CRASH_CHECK(rc == 0 || (w->policy == GEB_BLOCK && rc == -ETIMEDOUT) ||
+                    (w->policy == GEB_RETURN_ERROR && rc == -EAGAIN));
+        full += rc != 0;
+    }
+    CRASH_EQUAL(full != 0, w->policy != GEB_DROP_OLDEST);
+    options.wait_until_ns = geb_now() + 20000;
+    if (w->policy == GEB_BLOCK) /* it waits, and then gives up: its consumer is not gone */
+        CRASH_EQUAL(geb_publish_with(w->other.p, w->other.topic, &byte, 1, &options), -ETIMEDOUT);
+    return 0;
+}
+
+static int check_consumer(struct step_child *child, size_t k, void *user)
+{
+    struct crash_world *w = user;
+    struct shr_account account;
+    uint64_t accepted[4], missing;
+    int status;
+    (void)k;
+    CRASH_TRY(crash_account(w, &account, accepted));
+    CRASH_TRY(publish_beside(w));
+    CRASH_TRY(crash_account(w, &account, accepted));
+    CRASH_EQUAL(step_resume(child), 0);
+    CRASH_EQUAL(step_wait(child, &status), 0);
+    CRASH_EQUAL(status, 0);
+    CRASH_EQUAL(crash_open(w), 0);
+    CRASH_TRY(crash_go_on(w, &w->other, w->kind, 2 * w->map.geo.cell_cnt + 1));
+    crash_sweep(w);
+    CRASH_TRY(crash_blocks_free(w));
+    CRASH_EQUAL(crash_leave(&w->other), 0);
+    crash_sweep(w);
+    CRASH_TRY(crash_clean(w));
+    CRASH_TRY(crash_books(w, &missing));
+    CRASH_CHECK(w->policy == GEB_DROP_OLDEST ? missing >= EVENTS - CAPACITY : missing == 0);
+    return 0;
+}
+
+int main(void)
+{
+    static struct crash_world w = {.capacity = CAPACITY, .slab_bytes = 4 * SHR_CHUNK_BYTES};
+    struct step_scenario producer = {.setup = setup_producer,
+                                     .prepare = prepare_producer,
+                                     .region = region_producer,
+                                     .finish = finish_producer,
+                                     .teardown = teardown,
+                                     .user = &w};
+    struct step_scenario consumer = {.setup = setup_consumer,
+                                     .prepare = prepare_consumer,
+                                     .region = region_consumer,
+                                     .finish = finish_consumer,
+                                     .teardown = teardown,
+                                     .user = &w};
+    const enum crash_kind kinds[] = {CRASH_INLINE, CRASH_SLAB};
+    crash_begin();
+    for (size_t i = 0; i < 2; i++) {
+        w.kind = kinds[i];
+        for (int policy = 0; policy < 3; policy++) {
+            const char *text = crash_policy_text[policy];
+            w.policy = (enum geb_policy)policy;
+            crash_run(&producer, STEP_STOP, check_producer, "stopped in publish %s, %s",
+                      crash_kind_text[w.kind], text);
+            crash_run(&consumer, STEP_STOP, check_consumer, "stopped in take %s, %s",
+                      crash_kind_text[w.kind], text);
+        }
+        w.policy = GEB_DROP_OLDEST;
+        w.variant = true;
+        crash_run(&producer, STEP_STOP, check_producer, "stopped in drop %s",
+                  crash_kind_text[w.kind]);
+        w.variant = false;
+    }
+    printf("an event waited for %u polls at most\n", w.most_polls);
+    return crash_report("crash_stop");
+}

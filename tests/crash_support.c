@@ -1,0 +1,499 @@
+#include "tests/crash_support.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *const crash_policy_text[3] = {"drop-oldest", "block", "return-error"};
+const char *const crash_kind_text[CRASH_KINDS] = {
+    "in line", "short", "block", "run", "batch", "loan", "return", "big loan", "loan of a run"};
+
+static unsigned char payload[CRASH_BATCH][CRASH_RUN_BYTES];
+static struct geb_message message[CRASH_BATCH];
+static uint64_t clock_ns = 1000000000;
+static size_t total, total_due, total_failed;
+static unsigned leftovers;
+
+int crash_fail(const char *file, int line, const char *what, long long value)
+{
+    static unsigned messages;
+    if (messages++ < 40)
+        printf("%s:%d: %s %lld\n", file, line, what, value);
+    return line;
+}
+
+uint64_t crash_clock(void)
+{
+    return clock_ns += 1000;
+}
+
+/* ---- payloads -------------------------------------------------------------------------------- */
+
+static uint32_t kind_bytes(enum crash_kind kind)
+{
+    switch (kind) {
+    case CRASH_INLINE:
+        return SHR_INLINE_BYTES;
+    case CRASH_SHORT:
+        return 12;
+    case CRASH_RUN:
+        return CRASH_RUN_BYTES;
+    case CRASH_BATCH3:
+        return 60;
+    case CRASH_BIG:
+    case CRASH_LONG:
+        return 40;
+    default:
+        return CRASH_BLOCK_BYTES;
+    }
+}
+
+uint32_t crash_events(enum crash_kind kind)
+{
+    return kind == CRASH_BATCH3 ? CRASH_BATCH : kind == CRASH_RETURN ? 0 : 1;
+}
+
+static uint32_t loan_bytes(enum crash_kind kind)
+{
+    switch (kind) {
+    case CRASH_BIG:
+        return SHR_CHUNK_BYTES / 2 + 1;
+    case CRASH_LONG:
+        return CRASH_RUN_BYTES;
+    default:
+        return kind_bytes(kind);
+    }
+}
+
+/* Eight bytes say who and which; the others follow from them. */
+static void fill(unsigned char *to, uint32_t who, uint32_t seq, uint32_t bytes)
+{
+    memcpy(to, &who, 4);
+    memcpy(to + 4, &seq, 4);
+    for (uint32_t i = 8; i < bytes; i++)
+        to[i] = (unsigned char)(who * 31 + seq * 7 + i);
+}
+
+static bool is_whole(const unsigned char *data, uint32_t who, uint32_t seq, size_t bytes)
+{
+    for (size_t i = 8; i < bytes; i++) {
+        if (data[i] != (unsigned char)(who * 31 + seq * 7 + i))
+            return false;
+    }
+    return true;
+}
+
+bool crash_begin_event(struct crash_ledger *ledger, const struct geb_event *event, uint32_t *who,
+                       uint32_t *seq)
+{
+    *who = 0;
+    *seq = 0;
+    if (event->len >= 8) {
+        memcpy(who, event->data, 4);
+        memcpy(seq, (const char *)event->data + 4, 4);
+    }
+    if (*who >= CRASH_SENDERS || *seq == 0 || *seq >= CRASH_SEQS) {
+        ledger->torn++;
+        return false;
+    }
+    ledger->begun[*who][*seq]++;
+    if (event->redelivered)
+        ledger->again[*who][*seq]++;
+    else if (*seq <= ledger->last[*who])
+        ledger->disorder++;
+    ledger->last[*who] = *seq;
+    if (event->redelivered != (event->attempt > 1) || !is_whole(event->data, *who, *seq, event->len))
+        ledger->torn++;
+    return true;
+}
+
+static int on_event(struct geb_context *ctx, const struct geb_event *event, void *user)
+{
+    struct crash_ledger *ledger = user;
+    uint32_t who, seq;
+    (void)ctx;
+    if (crash_begin_event(ledger, event, &who, &seq))
+        ledger->ended[who][seq]++;
+    return 0;
+}
+
+/* ---- the bus --------------------------------------------------------------------------------- */
+
+static int take_over(struct crash_world *w)
+{
+    w->bus->consumer.taker.now_ns = crash_clock;
+    return geb_on(w->bus, "events", on_event, w->ledger);
+}
+
+int crash_open(struct crash_world *w)
+{
+    int rc = geb_open(&w->bus, w->name);
+    return rc < 0 ? rc : take_over(w);
+}
+
+int crash_create(struct crash_world *w)
+{
+    char path[SHR_PATH_BYTES];
+    struct geb_config config = GEB_CONFIG_INIT;
+    config.policy = w->policy;
+    config.exclusive = w->exclusive;
+    config.capacity = w->capacity != 0 ? w->capacity : 4;
+    config.producers = w->exclusive ? 1 : 2;
+    config.topics = 4;
+    config.patience_ns = CRASH_PATIENCE_NS;
+    config.sample_shift = 20;
+    config.slab_bytes = w->slab_bytes != 0 ? w->slab_bytes : 2 * SHR_CHUNK_BYTES;
+    config.max_event = w->max_event != 0 ? w->max_event : 1024;
+    if (w->kind == CRASH_RUN || w->kind == CRASH_LONG) {
+        config.slab_bytes = 4 * SHR_CHUNK_BYTES;
+        config.max_event = 2 * SHR_CHUNK_BYTES;
+    }
+    if (w->ledger == NULL)
+        w->ledger = support_shared(sizeof(*w->ledger));
+    memset(w->ledger, 0, sizeof(*w->ledger));
+    w->victim_slot = w->exclusive ? 1 : 2;
+    support_name(w->name);
+    int rc = geb_create(&w->bus, w->name, &config);
+    if (rc == 0)
+        rc = take_over(w);
+    if (rc == 0)
+        rc = shr_segment_path(w->name, false, path);
+    if (rc == 0)
+        rc = shr_segment_attach(&w->map, path, false);
+    if (rc == 0)
+        rc = crash_join(w, &w->other, 0);
+    for (uint32_t i = 0; rc == 0 && i < w->map.geo.cell_cnt + 1; i++)
+        rc = crash_send_and_poll(w, &w->other, CRASH_INLINE);
+    return rc == 0 && w->exclusive ? crash_leave(&w->other) : rc;
+}
+
+/* After a check that failed, whatever it left must not fail the next one. */
+int crash_destroy(struct crash_world *w)
+{
+    char path[SHR_PATH_BYTES];
+    int rc = crash_leave(&w->other) | crash_leave(&w->next) | geb_close(w->bus, 0);
+    w->bus = NULL;
+    shr_segment_detach(&w->map);
+    rc |= geb_remove(w->name);
+    if (shr_segment_path(w->name, false, path) == 0)
+        unlink(path);
+    if (rc != 0 || support_entries(support_dir()) != 0)
+        leftovers++;
+    return rc;
+}
+
+/* ---- producers ------------------------------------------------------------------------------- */
+
+int crash_join(struct crash_world *w, struct crash_sender *s, uint32_t who)
+{
+    *s = (struct crash_sender){.who = who};
+    int rc = geb_join(&s->p, w->name, "crash");
+    if (rc < 0)
+        return rc;
+    s->p->taker.now_ns = crash_clock;
+    rc = geb_topic(s->p, "events", &s->topic);
+    return rc < 0 ? rc : geb_topic(s->p, "nobody", &s->nobody);
+}
+
+int crash_leave(struct crash_sender *s)
+{
+    int rc = geb_leave(s->p);
+    s->p = NULL;
+    return rc;
+}
+
+void crash_compose(struct crash_world *w, struct crash_sender *s, enum crash_kind kind)
+{
+    uint32_t bytes = kind_bytes(kind);
+    uint32_t cnt = kind == CRASH_BATCH3 ? CRASH_BATCH : 1;
+    for (uint32_t i = 0; i < cnt; i++) {
+        uint32_t seq = w->ledger->sent[s->who] + 1 + i;
+        fill(payload[i], s->who, seq, bytes);
+        w->ledger->silent[s->who][seq] = i == 1;
+        message[i] = (struct geb_message){
+            .topic = i == 1 ? s->nobody : s->topic, .len = bytes, .data = payload[i]};
+    }
+}
+
+int crash_publish_now(struct crash_sender *s, enum crash_kind kind)
+{
+    uint32_t bytes = kind_bytes(kind);
+    int rc;
+    switch (kind) {
+    case CRASH_BATCH3:
+        return geb_publish_batch(s->p, message, CRASH_BATCH, NULL);
+    case CRASH_LOAN:
+    case CRASH_BIG:
+    case CRASH_LONG:
+        rc = geb_loan(s->p, loan_bytes(kind), &s->loan);
+        if (rc < 0)
+            return rc;
+        memcpy(s->loan.data, payload[0], bytes);
+        s->loan.len = bytes;
+        return geb_commit(s->p, &s->loan, s->topic);
+    case CRASH_RETURN:
+        rc = geb_loan(s->p, bytes, &s->loan);
+        return rc < 0 ? rc : geb_return(s->p, &s->loan);
+    default:
+        return geb_publish(s->p, s->topic, payload[0], bytes);
+    }
+}
+
+/* As crash_publish_now, but a full bus of Block says so at once. */
+static int try_publish(struct crash_sender *s, enum crash_kind kind)
+{
+    struct geb_options options = GEB_OPTIONS_INIT;
+    options.wait_until_ns = 0;
+    if (kind == CRASH_BATCH3)
+        return geb_publish_batch(s->p, message, CRASH_BATCH, &options);
+    if (kind >= CRASH_LOAN)
+        return crash_publish_now(s, kind);
+    return geb_publish_with(s->p, s->topic, payload[0], kind_bytes(kind), &options);
+}
+
+static void note_sent(struct crash_world *w, const struct crash_sender *s, enum crash_kind kind)
+{
+    uint32_t events = crash_events(kind);
+    w->ledger->accepted[s->p->slot] += events;
+    w->ledger->sent[s->who] += events;
+}
+
+int crash_send(struct crash_world *w, struct crash_sender *s, enum crash_kind kind)
+{
+    crash_compose(w, s, kind);
+    int rc = try_publish(s, kind);
+    if (rc == 0)
+        note_sent(w, s, kind);
+    return rc;
+}
+
+int crash_send_and_poll(struct crash_world *w, struct crash_sender *s, enum crash_kind kind)
+{
+    uint32_t polls = 0;
+    int rc = crash_send(w, s, kind);
+    while ((rc == -EAGAIN || rc == -ETIMEDOUT || rc == -ENOBUFS) && polls++ < CRASH_POLLS_MAX) {
+        crash_poll(w);
+        rc = crash_send(w, s, kind);
+    }
+    CRASH_EQUAL(rc, 0);
+    uint32_t seq = w->ledger->sent[s->who];
+    for (polls = 0; crash_events(kind) != 0 && w->ledger->ended[s->who][seq] == 0; polls++) {
+        CRASH_CHECK(polls < CRASH_POLLS_MAX);
+        CRASH_CHECK(crash_poll(w) >= 0);
+    }
+    if (polls > w->most_polls)
+        w->most_polls = polls;
+    return 0;
+}
+
+int crash_go_on(struct crash_world *w, struct crash_sender *s, enum crash_kind kind, uint32_t cnt)
+{
+    for (uint32_t i = 0; i < cnt; i++)
+        CRASH_TRY(crash_send_and_poll(w, s, i % 2 != 0 ? kind : CRASH_INLINE));
+    return 0;
+}
+
+int crash_join_again(struct crash_world *w, uint32_t who, enum crash_kind kind)
+{
+    struct crash_sender late;
+    CRASH_EQUAL(crash_join(w, &late, who), 0);
+    CRASH_EQUAL(late.p->slot, w->victim_slot);
+    CRASH_TRY(crash_send_and_poll(w, &late, kind));
+    CRASH_TRY(crash_send_and_poll(w, &late, CRASH_INLINE));
+    CRASH_EQUAL(crash_leave(&late), 0);
+    return 0;
+}
+
+int crash_settle(struct crash_world *w, enum crash_kind kind, struct shr_account *account)
+{
+    uint64_t accepted[4];
+    CRASH_TRY(crash_account(w, account, accepted));
+    uint64_t more = accepted[w->victim_slot] - w->ledger->accepted[w->victim_slot];
+    if (more != 0)
+        CRASH_EQUAL(more, crash_events(kind));
+    w->ledger->accepted[w->victim_slot] += more;
+    w->ledger->sent[CRASH_VICTIM] += (uint32_t)more;
+    return 0;
+}
+
+/* ---- consumer -------------------------------------------------------------------------------- */
+
+int crash_poll(struct crash_world *w)
+{
+    w->bus->empty_looks = 0; /* it sweeps when we say so, not now and then */
+    w->bus->since_look = 0;
+    return geb_dispatch(w->bus, 0);
+}
+
+int crash_drain(struct crash_world *w)
+{
+    for (uint32_t i = 0; i < CRASH_POLLS_MAX; i++)
+        CRASH_CHECK(crash_poll(w) >= 0);
+    return 0;
+}
+
+void crash_sweep(struct crash_world *w)
+{
+    w->bus->swept_ns = 0;
+    gebi_housekeep(w->bus, UINT64_MAX / 2);
+}
+
+/* ---- checks ---------------------------------------------------------------------------------- */
+
+int crash_account(struct crash_world *w, struct shr_account *account, uint64_t slot_accepted[4])
+{
+    uint64_t sum = 0;
+    struct shr_slot_account slots[4] = {{0}};
+    CRASH_EQUAL(shr_account(&w->map, account, slots), 0);
+    for (uint32_t slot = 0; slot < 4; slot++)
+        slot_accepted[slot] = slots[slot].accepted;
+    for (uint32_t i = 0; i < SHR_COL_CNT; i++)
+        sum += account->col[i];
+    sum += account->dropped + account->pending;
+    CRASH_EQUAL(account->accepted, sum);
+    return 0;
+}
+
+static int sum_event(const struct crash_ledger *l, uint32_t who, uint32_t seq,
+                     struct crash_sum *sum)
+{
+    bool sent = seq <= l->sent[who];
+    CRASH_CHECK(l->begun[who][seq] <= sent + l->again[who][seq]);
+    CRASH_CHECK(l->ended[who][seq] <= l->begun[who][seq]);
+    sum->again += l->again[who][seq];
+    sum->broken += (uint64_t)(l->begun[who][seq] - l->ended[who][seq]);
+    if (l->ended[who][seq] != 0)
+        sum->handled++;
+    else if (sent && l->silent[who][seq] != 0 && l->ended[who][seq - 1] != 0)
+        sum->unhandled++;
+    else if (sent)
+        sum->missing++;
+    return 0;
+}
+
+int crash_sum(const struct crash_world *w, struct crash_sum *sum)
+{
+    *sum = (struct crash_sum){0};
+    for (uint32_t who = 0; who < CRASH_SENDERS; who++) {
+        for (uint32_t seq = 1; seq < CRASH_SEQS; seq++)
+            CRASH_TRY(sum_event(w->ledger, who, seq, sum));
+    }
+    return 0;
+}
+
+int crash_books(struct crash_world *w, uint64_t *missing)
+{
+    struct shr_account account;
+    struct crash_sum sum;
+    uint64_t accepted[4];
+    CRASH_TRY(crash_account(w, &account, accepted));
+    CRASH_TRY(crash_sum(w, &sum));
+    for (uint32_t slot = 1; slot <= w->map.geo.producer_cnt; slot++)
+        CRASH_EQUAL(accepted[slot], w->ledger->accepted[slot]);
+    CRASH_EQUAL(account.col[SHR_COL_DELIVERED], sum.handled);
+    CRASH_EQUAL(account.col[SHR_COL_UNHANDLED], sum.unhandled);
+    CRASH_EQUAL(account.dropped, sum.missing);
+    CRASH_EQUAL(account.col[SHR_COL_LOST_IN_CRASH], 0);
+    CRASH_EQUAL(account.pending, 0);
+    CRASH_EQUAL(sum.again, 0);
+    CRASH_EQUAL(sum.broken, 0);
+    *missing = sum.missing;
+    return 0;
+}
+
+/* Each cell can take the next event at its place. */
+static int cells_are_clean(const struct crash_world *w)
+{
+    struct shr_ring ring;
+    shr_ring_init(&ring, &w->map);
+    uint64_t end = shr_ring_end(&ring);
+    CRASH_EQUAL(shr_load_acquire(&w->map.hot->tail), end);
+    CRASH_EQUAL(shr_load_acquire(ring.free), end);
+    CRASH_EQUAL(shr_load_acquire(&w->map.hot->head), end);
+    for (uint64_t pos = end; pos < end + ring.cell_cnt; pos++) {
+        uint64_t state = shr_load_acquire(&shr_cell_at(&ring, pos)->state);
+        CRASH_CHECK(shr_state_tag(state) != SHR_TAG_REVOKED);
+        CRASH_CHECK(shr_state_tag(state) != SHR_TAG_RETURNED);
+        CRASH_CHECK(shr_state_usable(state, pos, ring.cell_cnt));
+    }
+    return 0;
+}
+
+int crash_blocks_free(const struct crash_world *w)
+{
+    for (uint32_t i = 0; i < w->map.geo.chunk_cnt; i++) {
+        for (uint32_t block = 0; block < SHR_CHUNK_BLOCKS; block++)
+            CRASH_EQUAL((uint32_t)shr_load_relaxed(&w->map.chunks[i].block[block]),
+                        SHR_BLOCK_FREE);
+    }
+    return 0;
+}
+
+int crash_clean(struct crash_world *w)
+{
+    CRASH_TRY(cells_are_clean(w));
+    CRASH_TRY(crash_blocks_free(w));
+    for (uint32_t i = 0; i < w->map.geo.chunk_cnt; i++) {
+        CRASH_EQUAL(shr_load_acquire(&w->map.owners[i]), 0);
+        CRASH_EQUAL(shr_load_acquire(&w->map.chunks[i].orphan_head), 0);
+    }
+    for (uint32_t slot = 1; slot <= w->map.geo.producer_cnt; slot++) {
+        const struct shr_peer *peer = &w->map.peers[slot];
+        CRASH_EQUAL(shr_load32_acquire(&peer->state), SHR_PEER_FREE);
+        CRASH_EQUAL(shr_load_acquire(&peer->busy), 0);
+        CRASH_EQUAL(shr_load_acquire(&peer->hand.pos), 0);
+        CRASH_EQUAL(shr_load32_acquire(&peer->waiting), SHR_WAIT_NONE);
+        CRASH_EQUAL(shr_lock_held(&w->map, slot), 0);
+    }
+    CRASH_EQUAL(w->ledger->torn, 0);
+    CRASH_EQUAL(w->ledger->disorder, 0);
+    CRASH_EQUAL(support_entries(support_dir()), 1); /* the bus itself */
+    return 0;
+}
+
+/* ---- suites ---------------------------------------------------------------------------------- */
+
+void crash_begin(void)
+{
+    support_begin();
+    if (!step_available()) {
+        printf("skipped: no single-stepping here\n");
+        exit(77);
+    }
+}
+
+size_t crash_every(size_t n)
+{
+    const char *text = getenv("GEB_TEST_LONG");
+    return text != NULL && *text == '1' ? 1 : n;
+}
+
+int crash_run(struct step_scenario *scenario, enum step_action action, step_check_fn *check,
+              const char *format, ...)
+{
+    char name[128];
+    struct step_result result = {0};
+    const char *only = getenv("CRASH_ONLY"); /* a part of the name: runs these alone */
+    va_list args;
+    va_start(args, format);
+    vsnprintf(name, sizeof(name), format, args);
+    va_end(args);
+    if (only != NULL && strstr(name, only) == NULL)
+        return 0;
+    scenario->name = name;
+    int rc = step_every(scenario, action, check, &result);
+    total += result.reached;
+    total_due += result.due;
+    total_failed += result.failed;
+    if (rc != 0 && result.failed == 0)
+        total_failed++; /* not every point was reached */
+    return rc;
+}
+
+int crash_report(const char *suite)
+{
+    printf("%s: %zu instructions, %zu failed\n", suite, total, total_failed);
+    if (leftovers != 0)
+        printf("%s: %u buses were not clean at their end\n", suite, leftovers);
+    return total_failed != 0 || leftovers != 0 || total < total_due || total == 0;
+}

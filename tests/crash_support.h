@@ -1,0 +1,218 @@
+/* What the crash suites share: a small bus, a ledger of it outside of its segment, and the checks
+ * that must hold after somebody was killed or stopped.
+ *
+ * Every event says who sent it and its number, and fills its payload with a pattern of both. The
+ * handler notes in the ledger, which lies in memory of its own that all processes share, that it
+ * began and ended with the event. So what the bus claims can be compared with what really happened.
+ *
+ *     crash_create(&w);                  bus, consumer, ledger, position beyond one lap
+ *     crash_join / crash_send            producers, in the test or in the child
+ *     … the child is killed …
+ *     crash_account(&w, …)               the account closes
+ *     crash_send_and_poll(&w, …)         others go on: polls are counted, not time
+ *     crash_sweep(&w), crash_clean(&w)   everything is back
+ *     crash_destroy(&w)
+ *
+ * Time: the takers' clock is a counter, one microsecond a look, so patience is a number of polls.
+ *
+ * Functions that check return 0, or the line that failed after they printed it.
+ */
+#ifndef GEB_TESTS_CRASH_SUPPORT_H
+#define GEB_TESTS_CRASH_SUPPORT_H
+
+#include "lib/internal.h"
+#include "tests/step.h"
+#include "tests/support.h"
+
+#define CRASH_SENDERS 6u
+#define CRASH_SEQS    2048u
+#define CRASH_BATCH   3u
+#define CRASH_RUN_BYTES   (100u * 1024u)
+#define CRASH_BLOCK_BYTES 500u
+/* A committed event waits at most two patiences, and a poll is a microsecond of them. */
+#define CRASH_PATIENCE_NS 30000u
+#define CRASH_POLLS_MAX   (2u * CRASH_PATIENCE_NS / 1000u)
+
+/* Who sends: the test's own producer, the victim, and whoever joins later. */
+#define CRASH_OTHER     0u
+#define CRASH_VICTIM    1u
+#define CRASH_SUCCESSOR 2u
+#define CRASH_LATE      3u
+
+enum crash_kind {
+    CRASH_INLINE, /* a cell full */
+    CRASH_SHORT,  /* less */
+    CRASH_SLAB,   /* one block */
+    CRASH_RUN,    /* a run of two chunks */
+    CRASH_BATCH3, /* three events in one block; the middle one has a topic without handler */
+    CRASH_LOAN,   /* geb_loan and geb_commit */
+    CRASH_RETURN, /* geb_loan and geb_return: publishes nothing */
+    CRASH_BIG,    /* a loan of more than half a chunk, of which a few bytes are committed */
+    CRASH_LONG,   /* the same of a run of two chunks */
+    CRASH_KINDS,
+};
+
+struct crash_ledger {
+    /* By sender and number: handlers that began and ended, that saw a redelivery. */
+    uint8_t begun[CRASH_SENDERS][CRASH_SEQS];
+    uint8_t ended[CRASH_SENDERS][CRASH_SEQS];
+    uint8_t again[CRASH_SENDERS][CRASH_SEQS];
+    uint8_t silent[CRASH_SENDERS][CRASH_SEQS]; /* its topic has no handler */
+    uint32_t last[CRASH_SENDERS];  /* number of the last event that a handler began */
+    uint32_t sent[CRASH_SENDERS];  /* 1 … sent were committed: their call returned 0 */
+    uint64_t accepted[4];          /* by slot: committed, from the calls' results */
+    uint32_t torn;
+    uint32_t disorder;
+};
+
+/* One producer handle, and what it sends next. */
+struct crash_sender {
+    struct geb_producer *p;
+    uint32_t who;
+    geb_topic_id topic;
+    geb_topic_id nobody; /* a topic without handler */
+    struct geb_loan loan;
+};
+
+struct crash_world {
+    /* Chosen by the suite. */
+    enum geb_policy policy;
+    bool exclusive;
+    enum crash_kind kind;
+    uint32_t capacity; /* 0: 4 */
+    uint32_t slab_bytes;
+    uint32_t max_event;
+    bool variant; /* the suite's own */
+    uint32_t state;
+
+    char name[64];
+    struct crash_ledger *ledger;
+    struct shr_map map; /* read-only, as an observer's */
+    struct geb_bus *bus;
+    struct crash_sender other;  /* of the test */
+    struct crash_sender next;   /* of the test, after the victim */
+    struct crash_sender victim; /* of the child */
+    uint32_t victim_slot;
+    uint32_t most_polls; /* that an event waited */
+};
+
+/* Prints and returns the line. */
+int crash_fail(const char *file, int line, const char *what, long long value);
+#define CRASH_CHECK(condition)                                          \
+    do {                                                                \
+        if (!(condition))                                               \
+            return crash_fail(__FILE__, __LINE__, #condition, 0);       \
+    } while (0)
+#define CRASH_EQUAL(a, b)                                                                       \
+    do {                                                                                        \
+        long long a_ = (long long)(a), b_ = (long long)(b);                                     \
+        if (a_ != b_)                                                                           \
+            return crash_fail(__FILE__, __LINE__, #a " == " #b ", which is off by", a_ - b_);   \
+    } while (0)
+#define CRASH_TRY(call)   \
+    do {                  \
+        int rc_ = (call); \
+        if (rc_ != 0)     \
+            return rc_;   \
+    } while (0)
+
+/* ---- the bus --------------------------------------------------------------------------------- */
+
+/* Makes the bus, its consumer in this process and the handlers, and lets more than one lap of
+ * in-line events pass, sent and drained by `other`; under exclusive, `other` leaves again. */
+int crash_create(struct crash_world *w);
+int crash_destroy(struct crash_world *w);
+
+/* Opens the bus as its consumer, with the handlers. In the test or in a child. */
+int crash_open(struct crash_world *w);
+
+/* What the handler does first: notes that it began with an event. False: the event is torn. */
+bool crash_begin_event(struct crash_ledger *ledger, const struct geb_event *event, uint32_t *who,
+                       uint32_t *seq);
+
+/* ---- producers ------------------------------------------------------------------------------- */
+
+int crash_join(struct crash_world *w, struct crash_sender *s, uint32_t who);
+int crash_leave(struct crash_sender *s);
+
+/* Events that a kind commits. */
+uint32_t crash_events(enum crash_kind kind);
+
+/* Publishes one `kind` and notes it in the ledger. 0 or what geb said. Does not wait. */
+int crash_send(struct crash_world *w, struct crash_sender *s, enum crash_kind kind);
+
+/* The same in two parts, for a region: everything but the calls of geb, then nothing but them. */
+void crash_compose(struct crash_world *w, struct crash_sender *s, enum crash_kind kind);
+int crash_publish_now(struct crash_sender *s, enum crash_kind kind);
+
+/* Sends cnt events, every other one of this kind, with a poll after each. */
+int crash_go_on(struct crash_world *w, struct crash_sender *s, enum crash_kind kind, uint32_t cnt);
+
+/* A new producer takes the victim's slot, finds memory for `kind`, and leaves. */
+int crash_join_again(struct crash_world *w, uint32_t who, enum crash_kind kind);
+
+/* After a kill: the account closes, and the victim's last call was accepted whole or not at all;
+ * notes in the ledger which. */
+int crash_settle(struct crash_world *w, enum crash_kind kind, struct shr_account *account);
+
+/* Sends, polling when there is no room, then polls until the event was handled. Fails when it
+ * takes more polls than two patiences are. */
+int crash_send_and_poll(struct crash_world *w, struct crash_sender *s, enum crash_kind kind);
+
+/* ---- consumer -------------------------------------------------------------------------------- */
+
+/* One look at the ring. */
+int crash_poll(struct crash_world *w);
+/* Looks for as long as two patiences are. */
+int crash_drain(struct crash_world *w);
+void crash_sweep(struct crash_world *w);
+
+/* The takers' clock: each call is a microsecond later. */
+uint64_t crash_clock(void);
+
+/* ---- checks ---------------------------------------------------------------------------------- */
+
+/* The account closes: accepted = the sum of the columns. */
+int crash_account(struct crash_world *w, struct shr_account *account, uint64_t slot_accepted[4]);
+
+/* What the ledger says of all events up to their sender's sent. */
+struct crash_sum {
+    uint64_t handled;   /* events that a handler ended with, each once */
+    uint64_t unhandled; /* in a batch of which others were handled */
+    uint64_t missing;   /* neither */
+    uint64_t again;     /* handlers that saw a redelivery */
+    uint64_t broken;    /* handlers that did not end */
+};
+
+/* Fails if an event beyond them was handled, or one a second time without being marked. */
+int crash_sum(const struct crash_world *w, struct crash_sum *sum);
+
+/* Account and ledger agree: nothing waits, was handed out again or lost in a crash; `missing`
+ * gets what was dropped. */
+int crash_books(struct crash_world *w, uint64_t *missing);
+
+/* With an empty ring, after a sweep: no block is in use. */
+int crash_blocks_free(const struct crash_world *w);
+
+/* Nothing is left in the segment: nobody takes part but the consumer, which has drained. */
+int crash_clean(struct crash_world *w);
+
+/* ---- suites ---------------------------------------------------------------------------------- */
+
+extern const char *const crash_policy_text[3];
+extern const char *const crash_kind_text[CRASH_KINDS];
+
+/* 1 in n points in the quick form, all under GEB_TEST_LONG=1. */
+size_t crash_every(size_t n);
+
+/* Runs a scenario over the world and adds to the totals; 0 if every point was reached and good. */
+int crash_run(struct step_scenario *scenario, enum step_action action, step_check_fn *check,
+              const char *format, ...) __attribute__((format(printf, 4, 5)));
+
+/* Prints the totals; the exit status of the suite. */
+int crash_report(const char *suite);
+
+/* First thing in main: exits 77 where stepping is not possible. */
+void crash_begin(void);
+
+#endif

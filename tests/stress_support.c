@@ -1,0 +1,657 @@
+#include "tests/stress_support.h"
+
+#include "tests/support.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <cmocka.h>
+
+#define WATCHDOG_S 60
+#define PLENTY     (UINT64_C(8) << 20)
+
+/* ---- events as functions of (producer, serial) ----------------------------------------------- */
+
+uint64_t stress_hash(uint32_t producer, uint64_t serial, uint32_t salt)
+{
+    uint64_t x = support_seed() + serial * UINT64_C(0x9e3779b97f4a7c15) +
+                 ((uint64_t)producer << 8 | salt) * UINT64_C(0xd1b54a32d192ed03);
+    x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
+    return x ^ x >> 31;
+}
+
+/* Each eight bytes differ from all others of the stream, so a torn or shifted payload shows. */
+void stress_fill(unsigned char *to, size_t bytes, uint32_t producer, uint64_t serial)
+{
+    uint64_t word = stress_hash(producer, serial, 0);
+    for (size_t at = 0; at < bytes; at += 8, word += UINT64_C(0x9e3779b97f4a7c15))
+        memcpy(to + at, &word, bytes - at < 8 ? bytes - at : 8);
+}
+
+bool stress_same(const unsigned char *data, size_t bytes, uint32_t producer, uint64_t serial)
+{
+    uint64_t word = stress_hash(producer, serial, 0);
+    for (size_t at = 0; at < bytes; at += 8, word += UINT64_C(0x9e3779b97f4a7c15)) {
+        if (memcmp(data + at, &word, bytes - at < 8 ? bytes - at : 8) != 0)
+            return false;
+    }
+    return true;
+}
+
+uint64_t stress_events(uint64_t quick)
+{
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+    quick /= 8;
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
+    quick /= 8;
+#endif
+#endif
+    return getenv("GEB_TEST_LONG") != NULL ? quick * 20 : quick;
+}
+
+void stress_pin(uint32_t nth)
+{
+    cpu_set_t all, one;
+    if (sched_getaffinity(0, sizeof(all), &all) != 0)
+        return;
+    uint32_t left = nth % (uint32_t)CPU_COUNT(&all);
+    for (size_t cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+        if (!CPU_ISSET(cpu, &all) || left-- != 0)
+            continue;
+        CPU_ZERO(&one);
+        CPU_SET(cpu, &one);
+        sched_setaffinity(0, sizeof(one), &one);
+        return;
+    }
+}
+
+static const char *watched;
+static uint64_t all_revoked;
+
+uint64_t stress_revoked(void)
+{
+    return all_revoked;
+}
+
+static void no_progress(int signal_number)
+{
+    static const char text[] = ": no progress for a minute\n";
+    (void)signal_number;
+    if (write(2, watched, strlen(watched)) < 0 || write(2, text, sizeof(text) - 1) < 0)
+        _exit(2);
+    _exit(1);
+}
+
+void stress_watchdog(const char *what)
+{
+    watched = what;
+    signal(SIGALRM, no_progress);
+    alarm(WATCHDOG_S);
+}
+
+/* ---- ledgers --------------------------------------------------------------------------------- */
+
+/* What a producer knows of one of its events; written before it publishes, `end` after. */
+struct note {
+    shr_a64 begin; /* tickets; 0: none */
+    shr_a64 end;
+    shr_a32 bytes;
+    shr_a32 part; /* index in its batch << 16 | events of the batch; 1 for a single event */
+};
+
+struct ledger {
+    __attribute__((aligned(128))) shr_a64 begun; /* the last serial of the publish that began last */
+    shr_a64 done;                                /* … that returned last, with 0 */
+    shr_a64 finished;
+    shr_a64 refused; /* calls that found the bus or its slabs full */
+    struct note *notes;
+};
+
+struct board {
+    __attribute__((aligned(128))) shr_a64 ticket;
+    __attribute__((aligned(128))) shr_a64 joined;
+    struct ledger ledger[STRESS_PRODUCERS];
+};
+
+/* One run. The consumer's side is private to the test's process. */
+static struct {
+    const struct stress_case *c;
+    struct board *board;
+    size_t note_bytes;
+    char name[64];
+    geb_topic_id topic;
+    struct geb_bus *bus;
+    pid_t pid[STRESS_PRODUCERS];
+    bool stopped[STRESS_PRODUCERS];
+    uint64_t last[STRESS_PRODUCERS];             /* serial delivered last */
+    uint64_t last_number[STRESS_PRODUCERS + 1];  /* of each slot */
+    uint64_t delivered[STRESS_PRODUCERS];
+    uint64_t all_delivered, position, latest_begin, next_stop, next_kill;
+    uint64_t uncertain[STRESS_PRODUCERS]; /* events in flight at a kill */
+    unsigned char *maybe[STRESS_PRODUCERS]; /* … by serial */
+    uint32_t kills, stops, alive, rest; /* rest: events of a batch that must follow */
+    uint32_t batch_producer;
+} run;
+
+/* ---- producers ------------------------------------------------------------------------------- */
+
+struct plan {
+    uint32_t cnt; /* events */
+    uint32_t bytes[STRESS_BATCH];
+    bool loan, options;
+};
+
+static uint32_t plan_bytes(const struct stress_case *c, uint32_t id, uint64_t serial)
+{
+    uint64_t r = stress_hash(id, serial, 1);
+    uint32_t least = c->kill_every != 0 ? 16 : 0; /* producer and serial travel in the payload */
+    uint32_t most = c->mixed && r % 2 ? STRESS_BYTES : 32;
+    return least + (uint32_t)(r >> 8) % (most - least + 1);
+}
+
+static struct plan plan_next(const struct stress_case *c, uint32_t id, uint64_t serial)
+{
+    struct plan plan = {.cnt = 1};
+    uint64_t r = stress_hash(id, serial, 2);
+    if (c->mixed && r % 8 == 0)
+        plan.cnt = 1 + (uint32_t)(r >> 8) % STRESS_BATCH;
+    if (plan.cnt > c->events + 1 - serial)
+        plan.cnt = 1;
+    for (uint32_t i = 0; i < plan.cnt; i++)
+        plan.bytes[i] = plan_bytes(c, id, serial + i) / (plan.cnt > 1 ? 2 : 1);
+    for (uint32_t i = 0; c->kill_every != 0 && i < plan.cnt; i++)
+        plan.bytes[i] = plan.bytes[i] < 16 ? 16 : plan.bytes[i];
+    plan.options = r % 8 == 1;
+    if (plan.options && plan.bytes[0] > 24)
+        plan.bytes[0] -= 8; /* an id takes room in the cell */
+    plan.loan = c->mixed && r % 8 == 2 && plan.bytes[0] != 0;
+    return plan;
+}
+
+static void fill(unsigned char *to, uint32_t bytes, uint32_t id, uint64_t serial)
+{
+    stress_fill(to, bytes, id, serial);
+    if (run.c->kill_every != 0) {
+        uint64_t head[2] = {id, serial};
+        memcpy(to, head, sizeof(head));
+    }
+}
+
+static int publish_loan(struct geb_producer *me, uint32_t id, uint64_t serial, uint32_t bytes)
+{
+    struct geb_loan loan, unused;
+    bool two = serial % 4 == 0; /* one of them is given back */
+    int rc = two ? geb_loan(me, bytes, &unused) : 0;
+    if (rc == 0)
+        rc = geb_loan(me, bytes + serial % 64, &loan); /* more than is needed */
+    if (two && rc == 0)
+        memset(unused.data, 0xee, unused.len);
+    if (two && unused.handle != 0)
+        SUPPORT_CHECK(geb_return(me, &unused) == 0);
+    if (rc < 0)
+        return rc;
+    fill(loan.data, bytes, id, serial);
+    loan.len = bytes;
+    rc = geb_commit(me, &loan, run.topic);
+    if (rc < 0)
+        SUPPORT_CHECK(geb_return(me, &loan) == 0);
+    return rc;
+}
+
+static int publish_plan(struct geb_producer *me, uint32_t id, uint64_t serial,
+                        const struct plan *plan)
+{
+    static _Thread_local unsigned char buffer[STRESS_BATCH][STRESS_BYTES];
+    struct geb_message message[STRESS_BATCH];
+    if (plan->loan)
+        return publish_loan(me, id, serial, plan->bytes[0]);
+    for (uint32_t i = 0; i < plan->cnt; i++) {
+        fill(buffer[i], plan->bytes[i], id, serial + i);
+        message[i] = (struct geb_message){
+            .topic = run.topic, .len = plan->bytes[i], .data = buffer[i], .key = serial + i};
+    }
+    if (plan->cnt > 1)
+        return geb_publish_batch(me, message, plan->cnt, NULL);
+    if (!plan->options)
+        return geb_publish(me, run.topic, buffer[0], plan->bytes[0]);
+    struct geb_options options = GEB_OPTIONS_INIT;
+    options.id = serial;
+    options.key = ~serial;
+    return geb_publish_with(me, run.topic, buffer[0], plan->bytes[0], &options);
+}
+
+static void publish_next(struct geb_producer *me, uint32_t id, uint64_t serial,
+                         const struct plan *plan)
+{
+    struct ledger *ledger = &run.board->ledger[id];
+    bool ticketed = stress_hash(id, serial, 3) % 4 == 0;
+    uint64_t begin = ticketed ? shr_fetch_add_acq_rel(&run.board->ticket, 1) : 0;
+    for (uint32_t i = 0; i < plan->cnt; i++) {
+        struct note *note = &ledger->notes[serial + i];
+        shr_store32_relaxed(&note->bytes, plan->bytes[i]);
+        shr_store32_relaxed(&note->part, i << 16 | plan->cnt);
+        shr_store_relaxed(&note->begin, begin);
+    }
+    shr_store_release(&ledger->begun, serial + plan->cnt - 1);
+    for (int rc; (rc = publish_plan(me, id, serial, plan)) != 0;) {
+        SUPPORT_CHECK(rc == -EAGAIN || rc == -ENOBUFS);
+        SUPPORT_CHECK(rc != -EAGAIN || run.c->policy == GEB_RETURN_ERROR);
+        SUPPORT_CHECK(rc != -ENOBUFS || run.c->policy != GEB_BLOCK);
+        shr_store_relaxed(&ledger->refused, shr_load_relaxed(&ledger->refused) + 1);
+        sched_yield();
+    }
+    if (ticketed) {
+        uint64_t end = shr_fetch_add_acq_rel(&run.board->ticket, 1);
+        for (uint32_t i = 0; i < plan->cnt; i++)
+            shr_store_release(&ledger->notes[serial + i].end, end);
+    }
+    shr_store_release(&ledger->done, serial + plan->cnt - 1);
+}
+
+/* Now and then somebody else's turn, so that rings are full at times and empty at times. */
+static void dawdle(uint64_t r)
+{
+    if (r % 32 == 0)
+        sched_yield();
+    for (uint64_t i = 0; i < (r % 16 == 1 ? r >> 54 : 0); i++)
+        shr_cpu_relax();
+}
+
+/* A timer that fires at no instruction in particular. Its handler takes longer than a patience, so a
+ * claim that it interrupts is revoked, if somebody waits. */
+static void arm(void)
+{
+    static uint64_t count;
+    uint64_t r = stress_hash((uint32_t)getpid(), ++count, 5);
+    struct itimerval timer = {.it_value = {.tv_usec = 50 + (suseconds_t)(r % 200)}};
+    setitimer(ITIMER_REAL, &timer, NULL);
+}
+
+static void hold_up(int signal_number)
+{
+    (void)signal_number;
+    int saved = errno;
+    for (uint64_t end_ns = geb_now() + 50000; geb_now() < end_ns;)
+        shr_cpu_relax();
+    arm();
+    errno = saved;
+}
+
+static int produce(void *arg)
+{
+    uint32_t id = *(uint32_t *)arg;
+    struct ledger *ledger = &run.board->ledger[id];
+    struct geb_producer *me;
+    stress_pin(id + 1);
+    /* The first ones join in order, so that producer n has slot n + 1. */
+    while (shr_load_acquire(&run.board->joined) < id)
+        sched_yield();
+    SUPPORT_CHECK(geb_join(&me, run.name, "stress") == 0);
+    SUPPORT_CHECK(geb_topic(me, "stress", &run.topic) == 0);
+    if (shr_load_relaxed(&run.board->joined) == id)
+        shr_fetch_add_acq_rel(&run.board->joined, 1);
+    while (shr_load_acquire(&run.board->joined) < run.c->producers)
+        sched_yield();
+    if (run.c->interrupts) {
+        signal(SIGALRM, hold_up);
+        arm();
+    }
+    for (uint64_t serial = shr_load_relaxed(&ledger->begun) + 1; serial <= run.c->events;) {
+        struct plan plan = plan_next(run.c, id, serial);
+        publish_next(me, id, serial, &plan);
+        serial += plan.cnt;
+        dawdle(stress_hash(id, serial, 4));
+    }
+    signal(SIGALRM, SIG_IGN);
+    SUPPORT_CHECK(geb_leave(me) == 0);
+    shr_store_release(&ledger->finished, 1);
+    return 0;
+}
+
+/* ---- the consumer ---------------------------------------------------------------------------- */
+
+static void wrong(const struct geb_event *ev, uint32_t id, uint64_t serial, const char *how)
+{
+    fail_msg("%s: position %llu, slot %u, number %llu (producer %u, serial %llu, %zu bytes): %s",
+             run.c->what, (unsigned long long)ev->position, ev->producer,
+             (unsigned long long)ev->number, id, (unsigned long long)serial, ev->len, how);
+}
+
+static void check_batch(const struct geb_event *ev, uint32_t id, uint64_t serial)
+{
+    uint32_t part = shr_load32_relaxed(&run.board->ledger[id].notes[serial].part);
+    uint32_t idx = part >> 16, cnt = part & 0xffff;
+    if (run.rest != 0 && (id != run.batch_producer || ev->position != run.position))
+        wrong(ev, id, serial, "came within another batch");
+    if (run.rest == 0 && idx != 0)
+        wrong(ev, id, serial, "the first part of its batch is missing");
+    if (run.rest == 0 && run.position >= ev->position)
+        wrong(ev, id, serial, "positions went back");
+    run.rest = cnt - 1 - idx;
+    run.batch_producer = id;
+    run.position = ev->position;
+}
+
+/* Serials between the last one and this one: dropped, or never accepted. */
+static void check_gap(const struct geb_event *ev, uint32_t id, uint64_t serial)
+{
+    if (serial <= run.last[id])
+        wrong(ev, id, serial, "a duplicate, or out of its producer's order");
+    if (ev->number <= run.last_number[ev->producer])
+        wrong(ev, id, serial, "numbers went back");
+    if (run.c->policy != GEB_DROP_OLDEST) {
+        for (uint64_t lost = run.last[id] + 1; lost < serial; lost++) {
+            if (run.maybe[id][lost] == 0)
+                wrong(ev, id, lost, "lost");
+        }
+        if (ev->number != run.last_number[ev->producer] + 1)
+            wrong(ev, id, serial, "a number was left out");
+    }
+    run.last[id] = serial;
+    run.last_number[ev->producer] = ev->number;
+}
+
+static void check_time(const struct geb_event *ev, uint32_t id, uint64_t serial)
+{
+    struct note *note = &run.board->ledger[id].notes[serial];
+    uint64_t begin = shr_load_acquire(&note->begin), end = shr_load_acquire(&note->end);
+    if (end != 0 && end < run.latest_begin)
+        wrong(ev, id, serial, "it had returned before one that was delivered earlier began");
+    if (begin > run.latest_begin)
+        run.latest_begin = begin;
+}
+
+static int on_event(struct geb_context *ctx, const struct geb_event *ev, void *user)
+{
+    (void)ctx;
+    (void)user;
+    uint64_t head[2] = {ev->producer - 1, ev->number};
+    bool named = run.c->kill_every != 0;
+    if (ev->producer == 0 || ev->producer > run.c->producers || (named && ev->len < 16))
+        wrong(ev, 0, 0, "no such producer");
+    if (named)
+        memcpy(head, ev->data, sizeof(head));
+    uint32_t id = (uint32_t)head[0];
+    uint64_t serial = head[1];
+    if (head[0] >= run.c->producers || serial == 0 || serial > run.c->events)
+        wrong(ev, id, serial, "no such event");
+    struct note *note = &run.board->ledger[id].notes[serial];
+    uint32_t off = named ? 16 : 0;
+    if (ev->len != shr_load32_relaxed(&note->bytes))
+        wrong(ev, id, serial, "another length");
+    unsigned char whole[STRESS_BYTES];
+    stress_fill(whole, ev->len, id, serial);
+    if (memcmp((const unsigned char *)ev->data + off, whole + off, ev->len - off) != 0)
+        wrong(ev, id, serial, "torn");
+    if (ev->id != 0 && (ev->id != serial || ev->key != ~serial))
+        wrong(ev, id, serial, "another id or key");
+    check_gap(ev, id, serial);
+    check_batch(ev, id, serial);
+    check_time(ev, id, serial);
+    run.delivered[id]++;
+    if (++run.all_delivered % 64 == 0 && run.c->sleeps)
+        geb_stop(run.bus);
+    return 0;
+}
+
+/* ---- signals --------------------------------------------------------------------------------- */
+
+static void start_producer(uint32_t id)
+{
+    static uint32_t ids[STRESS_PRODUCERS];
+    ids[id] = id;
+    run.pid[id] = support_child(produce, &ids[id]);
+    run.alive++;
+}
+
+static void reap(void)
+{
+    for (uint32_t id = 0; id < run.c->producers; id++) {
+        if (run.pid[id] == 0 || shr_load_acquire(&run.board->ledger[id].finished) == 0)
+            continue;
+        if (run.stopped[id])
+            kill(run.pid[id], SIGCONT);
+        if (support_wait(run.pid[id]) != 0)
+            fail_msg("%s: producer %u failed", run.c->what, id);
+        run.pid[id] = 0;
+        run.alive--;
+    }
+}
+
+/* A producer that ended without finishing is one that a check ended. */
+static void look_for_the_dead(void)
+{
+    for (uint32_t id = 0; id < run.c->producers; id++) {
+        siginfo_t info = {0};
+        if (run.pid[id] == 0 ||
+            waitid(P_PID, (id_t)run.pid[id], &info, WEXITED | WNOHANG | WNOWAIT) != 0 ||
+            info.si_pid == 0 || (info.si_code == CLD_EXITED && info.si_status == 0))
+            continue;
+        fail_msg("%s: producer %u ended: %d", run.c->what, id, info.si_status);
+    }
+}
+
+static void stop_or_continue(void)
+{
+    uint32_t id = (uint32_t)(support_random() % run.c->producers), running = 0;
+    for (uint32_t i = 0; i < run.c->producers; i++)
+        running += run.pid[i] != 0 && !run.stopped[i];
+    if (run.pid[id] == 0 || (!run.stopped[id] && running <= 1))
+        return;
+    kill(run.pid[id], run.stopped[id] ? SIGCONT : SIGSTOP);
+    run.stopped[id] = !run.stopped[id];
+    run.stops += run.stopped[id];
+}
+
+/* Nothing comes any more. That is right only if all who are not stopped have finished; then the
+ * stopped ones go on. Otherwise the watchdog ends the test. */
+static void continue_if_idle(void)
+{
+    for (uint32_t id = 0; id < run.c->producers; id++) {
+        if (run.pid[id] != 0 && !run.stopped[id] &&
+            shr_load_acquire(&run.board->ledger[id].finished) == 0)
+            return;
+    }
+    for (uint32_t id = 0; id < run.c->producers; id++) {
+        if (run.stopped[id] && run.pid[id] != 0)
+            kill(run.pid[id], SIGCONT);
+        run.stopped[id] = false;
+    }
+}
+
+static void kill_one(void)
+{
+    uint32_t id = (uint32_t)(support_random() % run.c->producers);
+    struct ledger *ledger = &run.board->ledger[id];
+    if (run.pid[id] == 0 || run.kills >= run.c->max_kills ||
+        shr_load_acquire(&ledger->finished) != 0 ||
+        shr_load_acquire(&run.board->joined) < run.c->producers)
+        return;
+    support_kill(run.pid[id]);
+    run.alive--;
+    run.kills++;
+    run.pid[id] = 0;
+    uint64_t done = shr_load_relaxed(&ledger->done), begun = shr_load_relaxed(&ledger->begun);
+    run.uncertain[id] += begun - done;
+    for (uint64_t serial = done + 1; serial <= begun; serial++)
+        run.maybe[id][serial] = 1;
+    shr_store_relaxed(&ledger->done, begun);
+    if (shr_load_relaxed(&ledger->finished) == 0)
+        start_producer(id);
+}
+
+/* ---- a run ----------------------------------------------------------------------------------- */
+
+static void open_bus(const struct stress_case *c)
+{
+    struct geb_config config = GEB_CONFIG_INIT;
+    config.policy = c->policy;
+    config.exclusive = c->exclusive;
+    config.capacity = c->capacity;
+    config.producers = c->producers;
+    config.topics = 4;
+    config.patience_ns = c->patience_ns;
+    config.slab_bytes = !c->mixed ? GEB_NO_SLABS : c->slab_bytes != 0 ? c->slab_bytes : PLENTY;
+    config.max_event = c->mixed ? STRESS_BATCH * (STRESS_BYTES + 32) : 0;
+    support_name(run.name);
+    if (geb_create(&run.bus, run.name, &config) != 0)
+        fail_msg("%s: %s", c->what, geb_last_error());
+    assert_int_equal(geb_on(run.bus, "stress", on_event, NULL), 0);
+}
+
+static void open_board(const struct stress_case *c)
+{
+    run.board = support_shared(sizeof(*run.board));
+    run.note_bytes = (c->events + STRESS_BATCH + 1) * sizeof(struct note);
+    for (uint32_t id = 0; id < c->producers; id++) {
+        run.board->ledger[id].notes = support_shared(run.note_bytes);
+        run.maybe[id] = calloc(c->events + STRESS_BATCH + 1, 1);
+        assert_non_null(run.maybe[id]);
+    }
+    shr_store_relaxed(&run.board->ticket, 1);
+}
+
+static void close_board(const struct stress_case *c)
+{
+    for (uint32_t id = 0; id < c->producers; id++) {
+        munmap(run.board->ledger[id].notes, run.note_bytes);
+        free(run.maybe[id]);
+    }
+    munmap(run.board, sizeof(*run.board));
+}
+
+/* One look at the bus. Sometimes it takes much, sometimes little, and sometimes it dawdles. */
+static int consume_some(void)
+{
+    uint64_t r = support_random();
+    if (run.c->sleeps && run.alive != 0) {
+        uint64_t before = run.all_delivered;
+        if (shr_load_relaxed(&run.board->joined) == run.c->producers &&
+            run.all_delivered + 64 < run.c->events * run.c->producers / 2)
+            assert_int_equal(geb_run(run.bus), 0);
+        else
+            geb_dispatch(run.bus, 0);
+        return (int)(run.all_delivered - before);
+    }
+    for (uint64_t i = 0; i < (r % 256 == 0 ? r >> 52 : 0); i++)
+        shr_cpu_relax();
+    return geb_dispatch(run.bus, 1 + (uint32_t)(r >> 8) % 64);
+}
+
+static void consume_all(void)
+{
+    uint32_t empty = 0;
+    run.next_stop = run.c->stop_every;
+    run.next_kill = run.c->kill_every;
+    for (uint64_t looks = 0; run.alive != 0 || empty < 2; looks++) {
+        int cnt = consume_some();
+        assert_true(cnt >= 0);
+        empty = cnt == 0 ? empty + 1 : 0;
+        if (looks % 1024 == 0)
+            look_for_the_dead();
+        if (cnt != 0 && looks % 256 == 0)
+            stress_watchdog(run.c->what);
+        if (run.c->stop_every != 0 && run.all_delivered >= run.next_stop) {
+            run.next_stop = run.all_delivered + run.c->stop_every;
+            stop_or_continue();
+        }
+        if (run.c->kill_every != 0 && run.all_delivered >= run.next_kill) {
+            run.next_kill = run.all_delivered + run.c->kill_every;
+            kill_one();
+        }
+        if (empty != 0) {
+            reap();
+            continue_if_idle();
+            sched_yield();
+        }
+    }
+}
+
+/* The account against the ledgers. */
+static void check_account(const struct stress_case *c)
+{
+    struct geb_metrics m = GEB_METRICS_INIT;
+    uint64_t done = 0, uncertain = 0, refused = 0;
+    assert_int_equal(geb_metrics(run.bus, &m), 0);
+    for (uint32_t id = 0; id < c->producers; id++) {
+        const struct ledger *ledger = &run.board->ledger[id];
+        assert_int_equal(shr_load_relaxed(&ledger->done), c->events);
+        done += shr_load_relaxed(&ledger->done);
+        uncertain += run.uncertain[id];
+        refused += shr_load_relaxed(&ledger->refused);
+        uint64_t certain = c->events - run.uncertain[id];
+        if (c->policy != GEB_DROP_OLDEST && run.delivered[id] < certain)
+            fail_msg("%s: %llu of producer %u's %llu events were delivered", c->what,
+                     (unsigned long long)run.delivered[id], id, (unsigned long long)certain);
+    }
+    printf("%s: %llu accepted, %llu dropped, %llu refused, %llu revoked, %u stops, %u kills\n",
+           c->what, (unsigned long long)m.accepted, (unsigned long long)m.dropped,
+           (unsigned long long)refused, (unsigned long long)m.revoked, run.stops, run.kills);
+    all_revoked += m.revoked;
+    assert_int_equal(m.delivered, run.all_delivered);
+    assert_int_equal(m.accepted, m.delivered + m.dropped);
+    assert_in_range(m.accepted, done - uncertain, done);
+    assert_int_equal(m.pending, 0);
+    assert_int_equal(m.expired + m.cancelled + m.unhandled + m.dead_lettered + m.lost_in_crash, 0);
+    assert_int_equal(m.bad_bytes + m.redelivered + m.restarts + m.errors, 0);
+    if (c->policy != GEB_DROP_OLDEST)
+        assert_int_equal(m.dropped, 0);
+    assert_int_equal(run.rest, 0);
+}
+
+/* The droppers' own counts say the same as the gaps; and nothing that a producer held is missing. */
+static void check_leaks(const struct stress_case *c)
+{
+    struct geb_watch *watch;
+    struct geb_topic_row topic[4];
+    struct geb_slab_row slab[64];
+    struct geb_metrics m = GEB_METRICS_INIT;
+    struct geb_producer *again[STRESS_PRODUCERS];
+    assert_int_equal(geb_watch(&watch, run.name), 0);
+    assert_int_equal(geb_watch_metrics(watch, &m), 0);
+    assert_true(geb_watch_topics(watch, topic, 4) >= 1);
+    if (run.kills == 0)
+        assert_int_equal(topic[0].dropped, m.dropped);
+    for (uint32_t id = 0; id < c->producers; id++)
+        assert_int_equal(geb_join(&again[id], run.name, "again"), 0);
+    for (uint32_t id = 0; id < c->producers; id++)
+        assert_int_equal(geb_leave(again[id]), 0);
+    /* Chunks of those who left come back with a sweep, which a dispatch does now and then. */
+    for (uint64_t missing = 1; c->mixed && missing != 0;) {
+        geb_dispatch(run.bus, 0);
+        missing = 0;
+        int rows = geb_watch_slabs(watch, slab, 64);
+        for (int i = 0; i < rows; i++)
+            missing += slab[i].block_bytes == 0 ? slab[i].blocks - slab[i].free : 0;
+    }
+    assert_int_equal(geb_unwatch(watch), 0);
+}
+
+void stress_run(const struct stress_case *c)
+{
+    memset(&run, 0, sizeof(run));
+    run.c = c;
+    stress_watchdog(c->what);
+    open_bus(c);
+    open_board(c);
+    stress_pin(0);
+    for (uint32_t id = 0; id < c->producers; id++)
+        start_producer(id);
+    consume_all();
+    check_account(c);
+    check_leaks(c);
+    assert_int_equal(geb_close(run.bus, 0), 0);
+    assert_int_equal(geb_remove(run.name), 0);
+    close_board(c);
+    alarm(0);
+}

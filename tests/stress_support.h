@@ -1,0 +1,71 @@
+/* What the stress tests share: producers that publish as fast as they can, one consumer that checks
+ * every event against ledgers which lie outside the bus, and the final account.
+ *
+ *     struct stress_case c = {.what = "block, 16 cells", .policy = GEB_BLOCK, .capacity = 16,
+ *                             .producers = 4, .events = 20000, .mixed = true};
+ *     stress_run(&c);                      // fails the cmocka test on any difference
+ *
+ * A producer's events have serials 1, 2, 3 …. Payload, size and kind of each (copy, loan, batch,
+ * with id and key) follow from producer, serial and the seed. What is checked of each event: whole
+ * payload, no duplicate, order of its producer, order in real time, batches whole and together; at
+ * the end: nothing lost but what is counted as dropped, nothing counted that did not happen.
+ *
+ * Real-time order: a counter outside the bus gives tickets. Before an event is published its producer
+ * draws one, afterwards another. If an event's second ticket is less than the first ticket of an
+ * event that was delivered before it, it had returned before that one began, and came too late.
+ */
+#ifndef GEB_TESTS_STRESS_SUPPORT_H
+#define GEB_TESTS_STRESS_SUPPORT_H
+
+#include "lib/geb.h"
+#include "shmring/atomic.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define STRESS_PRODUCERS 8u
+#define STRESS_BATCH     5u
+#define STRESS_BYTES     2000u
+
+struct stress_case {
+    const char *what;
+    enum geb_policy policy;
+    bool exclusive;
+    uint32_t capacity;
+    uint32_t producers;
+    uint64_t events;      /* of each producer */
+    bool mixed;           /* sizes up to STRESS_BYTES, loans and batches; else 0 … 32 bytes */
+    bool sleeps;          /* the consumer runs by geb_run and sleeps when it can */
+    uint64_t slab_bytes;  /* 0: plenty */
+    uint64_t patience_ns; /* 0: the default */
+    bool interrupts;      /* signals hold producers up for a moment, at any instruction */
+    uint32_t stop_every;  /* the consumer stops or continues a producer after so many events … */
+    uint32_t kill_every;  /* … and kills one, which another succeeds, at most max_kills times */
+    uint32_t max_kills;
+};
+
+/* Events of one producer in a quick run, scaled down for instrumented builds and up for
+ * GEB_TEST_LONG=1. */
+uint64_t stress_events(uint64_t quick);
+
+/* Runs a case. Prints one line of what happened. */
+void stress_run(const struct stress_case *c);
+
+/* Claims that takers have revoked in all runs so far. */
+uint64_t stress_revoked(void);
+
+/* The payload of an event: `bytes` of a stream that (producer, serial) starts; stress_same compares. */
+void stress_fill(unsigned char *to, size_t bytes, uint32_t producer, uint64_t serial);
+bool stress_same(const unsigned char *data, size_t bytes, uint32_t producer, uint64_t serial);
+
+/* A random number that belongs to an event, `salt` for the use. */
+uint64_t stress_hash(uint32_t producer, uint64_t serial, uint32_t salt);
+
+/* Keeps the calling thread on one processor: the nth of those that the test may use. */
+void stress_pin(uint32_t nth);
+
+/* Ends the process with status 1 unless it is called again within a minute. */
+void stress_watchdog(const char *what);
+
+#endif

@@ -1,0 +1,171 @@
+#!/usr/bin/env python3
+"""Goal: geb demo ends with an account that closes, and leaves nothing behind, however it ends.
+
+Method: run it with --json and compare account and ledger here as well, while geb-top looks at its
+bus from outside; then end it by SIGINT, SIGTERM and SIGKILL and look for its processes and its bus.
+"""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+BUILD = os.environ['GEB_BUILD']
+GEB = os.path.join(BUILD, 'tools', 'geb')
+TOP = os.path.join(BUILD, 'tools', 'geb-top')
+COLUMNS = ('accepted delivered dropped expired cancelled unhandled dead_lettered pending '
+           'lost_in_crash').split()
+SOURCES = 'cpu memory network process ticks blocks'.split()
+failures = []
+
+
+def check(ok, what):
+    print(f'{"OK" if ok else "FAIL":5} {what}', flush=True)
+    if not ok:
+        failures.append(what)
+
+
+def children(pid):
+    try:
+        with open(f'/proc/{pid}/task/{pid}/children', encoding='ascii') as f:
+            return [int(p) for p in f.read().split()]
+    except FileNotFoundError:
+        return []
+
+
+def wait_for(what, test, seconds=30):
+    """Waits for a state; what it waits for is tested, never assumed."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        result = test()
+        if result:
+            return result
+        time.sleep(0.01)
+    check(False, f'{what} within {seconds} s')
+    return None
+
+
+def sample(bus):
+    run = subprocess.run([TOP, bus, '--once', '--json'], capture_output=True, text=True,
+                         check=False)
+    return json.loads(run.stdout) if run.returncode == 0 else None
+
+
+def look_from_outside(bus):
+    seen = wait_for('geb-top sees all seven at work',
+                    lambda: (s := sample(bus)) and len(s['producers']) == 6 and
+                    all(p['published'] > 200 for p in s['producers'] if p['name'] == 'cpu') and s)
+    if not seen:
+        return
+    check({p['name'] for p in seen['producers']} == set(SOURCES), 'geb-top names the producers')
+    check(seen['consumer'].get('pid', 0) > 0, 'geb-top shows the consumer')
+    names = {t['name'] for t in seen['topics']}
+    check(names == set(SOURCES) | {'late', 'unwanted'}, f'geb-top names the topics: {names}')
+    account = seen['account']
+    gap = abs(account['accepted'] - sum(account[c] for c in COLUMNS[1:]))
+    # Events go on while the columns are read one after the other.
+    allowed = 4 * seen['bus']['capacity'] + account['accepted'] // 10
+    check(gap <= allowed, f'its account closes but for {gap} events (allowed {allowed})')
+
+
+def a_whole_run():
+    demo = subprocess.Popen([GEB, 'demo', '--seconds', '3', '--json', '--bus', 'whole'],
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    look_from_outside('whole')
+    out, err = demo.communicate(timeout=90)
+    check(demo.returncode == 0 and err == '', f'demo ends with {demo.returncode} {err.strip()}')
+    result = json.loads(out)
+    for key in ('account', 'ledger', 'killed', 'stopped', 'rates', 'latency', 'machine'):
+        check(key in result, f'its JSON has "{key}"')
+    account, ledger = result['account'], result['ledger']
+    check(list(account) == COLUMNS and list(ledger) == COLUMNS, 'account and ledger: all columns')
+    check(account == ledger == result['observed'], f'account equals ledger: {account}')
+    check(account['accepted'] == sum(account[c] for c in COLUMNS[1:]), 'the account closes')
+    check(account['expired'] > 0 and account['unhandled'] > 0, 'expired and unhandled happen')
+    check(result['metrics'] == result['ledger_metrics'], 'published, processed and errors agree')
+    check(result['metrics']['errors'] > 0, 'handler errors happen')
+    killed, stopped = result['killed'], result['stopped']
+    check(killed['producer'] == 'ticks' and killed['ended'] > 0 and
+          killed['begun'] - killed['ended'] in (0, 1), f'one was killed: {killed}')
+    check(stopped['producer'] == 'blocks' and stopped['until_s'] > stopped['from_s'],
+          f'one was stopped: {stopped}')
+    check(sorted(result['rates']['sources']) == sorted(SOURCES), 'rates of every source')
+    check(result['latency']['count'] > 0, 'latency is sampled')
+    check(result['machine']['processors_busy']['mean'] > 0, 'the machine was measured')
+
+
+def ended_by(sig):
+    demo = subprocess.Popen([GEB, 'demo', '--seconds', '60'], stdout=subprocess.DEVNULL,
+                            stderr=subprocess.PIPE, text=True)
+    bus = f'demo-{demo.pid}'
+    wait_for('six producers', lambda: (s := sample(bus)) and len(s['producers']) == 6)
+    # One of them stands still when the end comes.
+    processes = children(demo.pid)
+    check(len(processes) == 7, f'{sig.name}: seven processes')
+    os.kill(processes[3], signal.SIGSTOP)
+    demo.send_signal(sig)
+    err = demo.communicate(timeout=60)[1]
+    if sig == signal.SIGKILL:
+        check(demo.returncode == -sig, f'{sig.name}: it dies')
+    else:
+        check(demo.returncode == 1 and 'interrupted' in err, f'{sig.name}: exit 1, "{err.strip()}"')
+    wait_for(f'{sig.name}: no process is left',
+             lambda: not any(os.path.exists(f'/proc/{p}') and 'Z' not in state(p)
+                             for p in processes))
+    left = wait_for(f'{sig.name}: no bus is left', lambda: not files() or None)
+    check(bool(left), f'{sig.name}: nothing is left in the directory of the buses')
+
+
+def state(pid):
+    try:
+        with open(f'/proc/{pid}/stat', encoding='ascii', errors='replace') as f:
+            return f.read().rpartition(')')[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return 'Z'
+
+
+def files():
+    return os.listdir(os.environ['GEB_DIR'])
+
+
+def bad_input():
+    for args, code in ((['--seconds', '0'], 2), (['--seconds', 'x'], 2), (['--what'], 2),
+                       (['--bus', 'x' * 64], 2), (['--bus', 'a b'], 1), (['left', 'over'], 2)):
+        run = subprocess.run([GEB, 'demo', *args], capture_output=True, text=True, check=False)
+        check(run.returncode == code and run.stderr != '' and run.stdout == '',
+              f'demo {" ".join(args)}: exit {run.returncode}, {run.stderr.splitlines()[:1]}')
+    demo = subprocess.Popen([GEB, 'demo', '--seconds', '60', '--bus', 'taken'],
+                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for('a bus', lambda: sample('taken'))
+    run = subprocess.run([GEB, 'demo', '--bus', 'taken'], capture_output=True, text=True,
+                         check=False)
+    check(run.returncode == 1 and 'exists' in run.stderr, f'a taken name: {run.stderr.strip()}')
+    check(sample('taken') is not None, 'the bus of that name is still there')
+    demo.send_signal(signal.SIGINT)
+    demo.wait(60)
+    with open('/dev/full', 'w', encoding='ascii') as full:
+        run = subprocess.run([GEB, 'demo', '--seconds', '1', '--json'], stdout=full,
+                             stderr=subprocess.PIPE, text=True, check=False)
+    check(run.returncode == 1 and run.stderr != '', f'a full disk: {run.stderr.strip()}')
+    check(not files(), 'and no bus is left')
+
+
+def main():
+    shm = '/dev/shm' if os.access('/dev/shm', os.W_OK) else None
+    os.environ['GEB_DIR'] = tempfile.mkdtemp(prefix='geb-test-', dir=shm)
+    try:
+        a_whole_run()
+        check(not files(), 'no bus is left')
+        for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            ended_by(sig)
+        bad_input()
+    finally:
+        shutil.rmtree(os.environ['GEB_DIR'])
+    return 1 if failures else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

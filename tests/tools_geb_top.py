@@ -1,0 +1,179 @@
+#!/usr/bin/env python3
+"""Goal: geb-top shows what is there, in the shape that programs rely on, and says what is wrong
+otherwise.
+
+Method: the exit codes and messages for each wrong use; then all its forms on the bus of a geb demo,
+and on that bus once its processes are gone.
+"""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+BUILD = os.environ['GEB_BUILD']
+GEB = os.path.join(BUILD, 'tools', 'geb')
+TOP = os.path.join(BUILD, 'tools', 'geb-top')
+KEYS = {
+    'bus': 'name id epoch capacity policy exclusive backing page_bytes bytes age_s',
+    'account': 'accepted delivered dropped expired cancelled unhandled dead_lettered pending '
+               'lost_in_crash',
+    'metrics': 'published processed errors',
+    'ring': 'used peak revoked returned quarantined',
+    'consumer': 'redelivered restarts',
+}
+ROWS = {
+    'slabs': 'node block_bytes blocks free',
+    'errors': 'code text count first_ns last_ns',
+    'producers': 'slot name pid state published bytes dropped blocked_ns full revoked',
+    'topics': 'id name delivered dropped',
+    'handlers': 'name topic calls errors',
+}
+ABSENT = 'shelf transactions workers memory'.split()
+failures = []
+
+
+def check(ok, what):
+    print(f'{"OK" if ok else "FAIL":5} {what}', flush=True)
+    if not ok:
+        failures.append(what)
+
+
+def top(*args, **env):
+    return subprocess.run([TOP, *args], capture_output=True, text=True, check=False,
+                          env={**os.environ, **env})
+
+
+def refused(code, says, *args):
+    run = top(*args)
+    check(run.returncode == code and says in run.stderr and run.stdout == '',
+          f'geb-top {" ".join(args)}: exit {run.returncode}, {run.stderr.strip().splitlines()[:1]}')
+
+
+def wrong_use():
+    refused(2, 'Usage')
+    refused(2, 'Usage', 'a', 'b')
+    refused(2, 'Usage', 'a', '--nothing')
+    refused(2, '-d 5', 'a', '-d', '5')
+    refused(2, '-d 1us', 'a', '-d', '1us')
+    refused(2, '-n 0', 'a', '-n', '0')
+    refused(2, '-n -1', 'a', '-n', '-1')
+    refused(2, 'not built yet', 'a', '--openmetrics')
+    refused(3, 'ls ', 'nowhere', '--once')
+    refused(3, 'ls ', 'nowhere', '--once', '--json')
+    refused(1, '', 'no name', '--once')
+    foreign = os.path.join(os.environ['GEB_DIR'], 'foreign')
+    with open(foreign, 'wb') as f:
+        f.write(b'no bus ' * 10000)
+    refused(1, 'geb rm', 'foreign', '--once')
+    os.unlink(foreign)
+    check(top('--help').returncode == 0, 'geb-top --help')
+
+
+def shape(sample):
+    check(sample['schema_version'] == 1, 'schema_version 1')
+    for part, keys in KEYS.items():
+        check(set(keys.split()) <= set(sample[part]), f'"{part}" has its keys')
+    for part, keys in ROWS.items():
+        check(all(set(keys.split()) <= set(row) for row in sample[part]),
+              f'each of {len(sample[part])} rows of "{part}" has its keys')
+    latency = sample['latency']['publish_to_handler']
+    check(set(latency) == set('sampled_1_in count p50_ns p99_ns p999_ns max_ns'.split()),
+          'the latency has its keys')
+    check(not set(ABSENT) & set(sample), 'what is not built yet is absent')
+    states = {p['state'] for p in sample['producers']}
+    check(states <= {'running', 'waiting', 'blocked', 'lagging', 'stopped', 'dead'},
+          f'states: {sorted(states)}')
+
+
+def samples(*args):
+    run = top(*args)
+    check(run.returncode == 0, f'geb-top {" ".join(args)}: exit {run.returncode} {run.stderr}')
+    return [json.loads(line) for line in run.stdout.splitlines()]
+
+
+def at_work():
+    three = samples('seen', '--json', '-d', '100ms', '-n', '3')
+    check(len(three) == 3, 'three samples')
+    shape(three[-1])
+    bus = three[-1]['bus']
+    check((bus['name'], bus['capacity'], bus['policy'], bus['exclusive']) ==
+          ('seen', 65536, 'drop-oldest', False), 'the bus is described')
+    accepted = [s['account']['accepted'] for s in three]
+    check(accepted[0] < accepted[1] < accepted[2], f'accepted grows: {accepted}')
+    check(len(samples(os.path.join(os.environ['GEB_DIR'], 'seen'), '--once', '--json')) == 1,
+          'a path names the bus as well')
+    run = top('--once', '--json', GEB_BUS='seen')
+    check(run.returncode == 0 and json.loads(run.stdout)['bus']['name'] == 'seen', 'GEB_BUS')
+    text = top('seen', '-n', '2', '-d', '50ms')
+    for word in ('ACCOUNT', 'RING', 'LATENCY', 'PRODUCERS', 'TOPICS', 'HANDLERS', 'accepted',
+                 'events/s', 'ticks', 'drop-oldest'):
+        check(word in text.stdout, f'the text shows {word}')
+    check('\033' not in text.stdout, 'no escape sequences where there is no terminal')
+    widest = max(len(line) for line in text.stdout.splitlines())
+    check(widest <= 120, f'the text is {widest} columns wide')
+
+
+def start_demo():
+    demo = subprocess.Popen([GEB, 'demo', '--seconds', '60', '--bus', 'seen'],
+                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        run = top('seen', '--once', '--json')
+        if run.returncode == 0 and json.loads(run.stdout)['account']['accepted'] > 10000:
+            return demo
+        time.sleep(0.01)
+    check(False, 'the demo starts')
+    return demo
+
+
+def has_ended(pid):
+    try:
+        with open(f'/proc/{pid}/stat', encoding='ascii', errors='replace') as f:
+            return f.read().rpartition(')')[2].split()[0] == 'Z'
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def left_alone(demo):
+    """A bus whose supervisor and processes were killed can be looked at, and removed."""
+    with open(f'/proc/{demo.pid}/task/{demo.pid}/children', encoding='ascii') as f:
+        children = [int(p) for p in f.read().split()]
+    os.kill(demo.pid, signal.SIGSTOP)
+    for pid in children:
+        os.kill(pid, signal.SIGKILL)
+    until = time.monotonic() + 30
+    while not all(has_ended(pid) for pid in children) and time.monotonic() < until:
+        time.sleep(0.01)
+    demo.kill()
+    demo.wait()
+    after = samples('seen', '--once', '--json')[0]
+    check(all(p['state'] == 'dead' for p in after['producers']), 'killed producers are dead')
+    check(after['consumer'].get('state', 'dead') == 'dead', 'the killed consumer is dead')
+    check('dead' in top('seen', '--once').stdout, 'the text says so')
+    run = subprocess.run([GEB, 'rm', 'seen'], capture_output=True, text=True, check=False)
+    check(run.returncode == 0, f'geb rm: exit {run.returncode} {run.stderr}')
+    refused(3, 'ls ', 'seen', '--once')
+
+
+def main():
+    shm = '/dev/shm' if os.access('/dev/shm', os.W_OK) else None
+    os.environ['GEB_DIR'] = tempfile.mkdtemp(prefix='geb-test-', dir=shm)
+    os.environ.pop('GEB_BUS', None)
+    try:
+        wrong_use()
+        demo = start_demo()
+        try:
+            at_work()
+        finally:
+            left_alone(demo)
+    finally:
+        shutil.rmtree(os.environ['GEB_DIR'])
+    return 1 if failures else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
