@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#define CLOSE_BATCH     64u
 #define SPIN_DEFAULT_NS UINT64_C(50000)
 
 /* ---- opening --------------------------------------------------------------------------------- */
@@ -53,7 +54,11 @@ static int take_role(struct geb_bus *bus)
         uint32_t pid = shr_load32_relaxed(&bus->map.peers[SHR_CONSUMER_SLOT].pid);
         return gebi_fail(rc, "%s has its consumer: process %u", bus->map.path, pid);
     }
-    return rc < 0 ? gebi_fail(rc, "cannot lock %s: %s", bus->map.path, strerror(-rc)) : 0;
+    if (rc < 0)
+        return gebi_fail(rc, "cannot lock %s: %s", bus->map.path, strerror(-rc));
+    return shr_segment_is_named(&bus->map)
+               ? 0
+               : gebi_fail(-ENOENT, "%s was removed just now", bus->map.path);
 }
 
 /* What a new consumer does with the role in its hands. */
@@ -166,8 +171,10 @@ int geb_close(struct geb_bus *bus, uint64_t deadline_ns)
             rc = gebi_fail(-ETIMEDOUT, "events were left in %s", bus->map.path);
             break;
         }
-        geb_dispatch(bus, 0);
+        geb_dispatch(bus, CLOSE_BATCH);
     }
+    bus->magic = 0; /* first: a signal handler may call geb_stop at any moment */
+    shr_fence_compiler();
     shr_flush(&bus->consumer);
     /* edge W4 release: closed before the lock goes, so that nobody takes an orderly end for a
      * death. */
@@ -182,26 +189,42 @@ int geb_close(struct geb_bus *bus, uint64_t deadline_ns)
 
 /* ---- removing -------------------------------------------------------------------------------- */
 
+/* Says who takes part in a bus. */
+static int name_user(struct shr_map *map)
+{
+    for (uint32_t slot = 0; slot <= map->geo.producer_cnt; slot++) {
+        if (shr_lock_held(map, slot) != 1)
+            continue;
+        char who[SHR_NAME_BYTES];
+        shr_text_load(map->peers[slot].name, SHR_NAME_BYTES / 8, who);
+        return gebi_fail(-EBUSY, "%s is in use by process %u (%s)", map->path,
+                         shr_load32_relaxed(&map->peers[slot].pid), who);
+    }
+    return gebi_fail(-EBUSY, "%s is in use", map->path);
+}
+
 int geb_remove(const char *name)
 {
     char path[SHR_PATH_BYTES];
     struct shr_map map = {0};
+    struct shr_lock lock = {0};
     int rc = shr_segment_path(name, false, path);
     if (rc < 0)
         return gebi_fail(rc, "\"%s\" is no name of a bus", name != NULL ? name : "(null)");
     rc = shr_segment_attach(&map, path, true);
     if (rc < 0)
         return gebi_fail(rc, "%s: %s", path, geb_strerror(rc));
-    for (uint32_t slot = 0; slot <= map.geo.producer_cnt && rc == 0; slot++) {
-        if (shr_lock_held(&map, slot) != 1)
-            continue;
-        char who[SHR_NAME_BYTES];
-        shr_text_load(map.peers[slot].name, SHR_NAME_BYTES / 8, who);
-        rc = gebi_fail(-EBUSY, "%s is in use by process %u (%s)", path,
-                       shr_load32_relaxed(&map.peers[slot].pid), who);
-    }
-    if (rc == 0 && unlink(path) != 0)
+    /* With all locks in our hands nobody can come in while the name goes. */
+    rc = shr_lock_take_all(&map, &lock);
+    if (rc == -EBUSY)
+        rc = name_user(&map);
+    else if (rc < 0)
+        rc = gebi_fail(rc, "cannot lock %s: %s", path, strerror(-rc));
+    else if (!shr_segment_is_named(&map))
+        rc = gebi_fail(-ENOENT, "%s was removed just now", path);
+    else if (unlink(path) != 0)
         rc = gebi_fail(-errno, "cannot remove %s: %s", path, strerror(errno));
+    shr_lock_drop(&lock);
     shr_segment_detach(&map);
     return rc;
 }

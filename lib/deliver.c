@@ -43,7 +43,7 @@ SHR_HOT uint32_t call_handlers(struct geb_bus *bus, const struct geb_event *even
         return SHR_COL_UNHANDLED;
     }
     for (uint32_t i = first[0]; i < first[1]; i++) {
-        struct gebi_handler *h = &bus->flat[i];
+        struct gebi_handler *h = bus->flat[i];
         int rc = h->call(&bus->context, event, h->user);
         h->calls++;
         if (h->row != NULL)
@@ -156,8 +156,9 @@ uint32_t gebi_drain(struct geb_bus *bus, uint32_t max)
 {
     struct shr_item item;
     uint32_t cnt = 0;
-    uint64_t outer = gebi_dispatching; /* a handler of another bus may be calling us */
-    gebi_dispatching = bus->map.geo.id[0];
+    /* A handler of another bus may be calling us. */
+    struct gebi_dispatching here = {.id = bus->map.geo.id[0], .outer = gebi_dispatching};
+    gebi_dispatching = &here;
     while (cnt < max) {
         if (shr_next(&bus->consumer, &item) == 0) {
             bus->waited = true;
@@ -176,7 +177,7 @@ uint32_t gebi_drain(struct geb_bus *bus, uint32_t max)
         if (SHR_UNLIKELY(shr_load32_relaxed(&bus->stop) != 0))
             break;
     }
-    gebi_dispatching = outer;
+    gebi_dispatching = here.outer;
     shr_flush(&bus->consumer);
     bus->since_look += cnt;
     return cnt;

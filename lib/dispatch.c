@@ -6,7 +6,7 @@
 
 #define BATCH              64u
 #define SWEEP_EVERY_NS     UINT64_C(100000000)
-#define CLOCK_EVERY_EVENTS 4096u /* a busy loop looks at the clock this often */
+#define CLOCK_EVERY_EVENTS 64u /* a busy loop looks at the clock this often */
 
 void gebi_housekeep(struct geb_bus *bus, uint64_t now_ns)
 {
@@ -34,7 +34,7 @@ int geb_dispatch(struct geb_bus *bus, uint32_t max)
         if (rc < 0)
             return rc;
     }
-    uint32_t cnt = gebi_drain(bus, max != 0 && max < INT_MAX ? max : INT_MAX);
+    uint32_t cnt = gebi_drain(bus, max != 0 && max < INT_MAX ? max : bus->map.geo.capacity);
     /* An empty look asks the clock; so does a busy loop now and then. */
     if (cnt == 0 ? ++bus->empty_looks % 64 == 0 : bus->since_look >= CLOCK_EVERY_EVENTS)
         gebi_housekeep(bus, shr_now_ns());

@@ -1,15 +1,12 @@
 #include "lib/internal.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 
-#define KEEP_ENDED 64u
-
-_Thread_local uint64_t gebi_dispatching;
+_Thread_local struct gebi_dispatching *gebi_dispatching;
 
 static _Thread_local char last_error[512];
 
@@ -42,6 +39,15 @@ int gebi_fail(int rc, const char *format, ...)
     return rc;
 }
 
+bool gebi_is_dispatching(const struct shr_map *map)
+{
+    for (const struct gebi_dispatching *d = gebi_dispatching; d != NULL; d = d->outer) {
+        if (d->id == map->geo.id[0])
+            return true;
+    }
+    return false;
+}
+
 const char *geb_version(void)
 {
     return "0.1.0";
@@ -53,13 +59,6 @@ uint64_t geb_now(void)
 }
 
 /* ---- handles --------------------------------------------------------------------------------- */
-
-static struct {
-    pthread_mutex_t mutex;
-    void *handle[KEEP_ENDED];
-    size_t bytes[KEEP_ENDED];
-    uint32_t next;
-} ended = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
 void *gebi_handle_alloc(size_t bytes)
 {
@@ -75,14 +74,8 @@ void *gebi_handle_alloc(size_t bytes)
 
 void gebi_handle_end(void *handle, size_t bytes)
 {
-    memset(handle, 0, bytes);
-    pthread_mutex_lock(&ended.mutex);
-    uint32_t i = ended.next++ % KEEP_ENDED;
-    if (ended.handle[i] != NULL)
-        munmap(ended.handle[i], ended.bytes[i]);
-    ended.handle[i] = handle;
-    ended.bytes[i] = bytes;
-    pthread_mutex_unlock(&ended.mutex);
+    /* Zero pages that take no memory until they are written, which nobody does. */
+    madvise(handle, bytes, MADV_DONTNEED);
 }
 
 /* ---- the log of distinct errors -------------------------------------------------------------- */

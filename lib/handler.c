@@ -55,7 +55,7 @@ int geb_on_default(struct geb_bus *bus, geb_handler *handler, void *user)
 int gebi_flatten(struct geb_bus *bus)
 {
     uint32_t topics = bus->map.geo.topic_cnt;
-    struct gebi_handler *flat = calloc(GEBI_HANDLERS_MAX, sizeof(*flat));
+    struct gebi_handler **flat = calloc(GEBI_HANDLERS_MAX, sizeof(struct gebi_handler *));
     uint32_t *first = calloc((size_t)topics + 2, sizeof(*first));
     if (flat == NULL || first == NULL) {
         free(flat);
@@ -67,7 +67,7 @@ int gebi_flatten(struct geb_bus *bus)
         first[topic] = cnt;
         for (uint32_t i = 0; i < bus->handler_cnt; i++) {
             if (bus->handler[i].topic == (topic < topics ? topic : DEFAULT_TOPIC))
-                flat[cnt++] = bus->handler[i];
+                flat[cnt++] = &bus->handler[i];
         }
     }
     first[topics + 1] = cnt;

@@ -13,27 +13,34 @@
 
 /* ---- handles ---------------------------------------------------------------------------------
  *
- * A handle's memory is wiped in a child of fork (MADV_WIPEONFORK) and stays mapped for a while
- * after its end, so that a call on a dead handle finds a wrong magic and gives -ESTALE instead of
- * touching memory that is gone.
+ * A handle's memory is wiped in a child of fork (MADV_WIPEONFORK), and its address stays reserved
+ * after its end, as zero pages that take no memory. So a call on a dead handle finds a wrong magic
+ * and gives -ESTALE instead of touching memory that is gone, or another handle.
  *
- *     alloc, set ──▶ live ──end──▶ magic 0, mapped ──64 ends later──▶ unmapped
- *                      └─fork, in the child─▶ magic 0
+ *     alloc, set ──▶ live ──end──▶ zero pages, for ever
+ *                      └─fork, in the child─▶ zero pages
  */
 #define GEBI_BUS_MAGIC      UINT64_C(0x6765622d62757321)
 #define GEBI_PRODUCER_MAGIC UINT64_C(0x6765622d70726f64)
 #define GEBI_WATCH_MAGIC    UINT64_C(0x6765622d77617463)
 
-void *gebi_handle_alloc(size_t bytes);            /* zeroed, NULL: out of memory */
-void gebi_handle_end(void *handle, size_t bytes); /* clears it, keeps it mapped for a while */
+void *gebi_handle_alloc(size_t bytes); /* zeroed, NULL: out of memory */
+void gebi_handle_end(void *handle, size_t bytes);
 
 /* ---- errors ---------------------------------------------------------------------------------- */
 
 /* Says what exactly was wrong (geb_last_error) and returns rc. */
 __attribute__((format(printf, 2, 3), cold)) int gebi_fail(int rc, const char *format, ...);
 
-/* The id of the bus whose handlers run on this thread; 0: none. */
-extern _Thread_local uint64_t gebi_dispatching;
+/* The buses whose handlers run on this thread right now, the innermost first. */
+struct gebi_dispatching {
+    uint64_t id; /* geo.id[0] */
+    struct gebi_dispatching *outer;
+};
+extern _Thread_local struct gebi_dispatching *gebi_dispatching;
+
+/* Whether one of them is the bus of this map: then waiting for it would be for ever. */
+bool gebi_is_dispatching(const struct shr_map *map);
 
 /* ---- topics ---------------------------------------------------------------------------------- */
 
@@ -89,7 +96,7 @@ struct geb_bus {
 
     struct gebi_handler handler[GEBI_HANDLERS_MAX]; /* in the order of geb_on */
     uint32_t handler_cnt;
-    struct gebi_handler *flat; /* the same, grouped by topic; default ones last */
+    struct gebi_handler **flat; /* the same, grouped by topic; default ones last */
     uint32_t *first; /* [topic] … [topic + 1]: its part of flat; [topic_cnt]: the default ones */
     bool flat_is_old;
     char (*topic_text)[SHR_NAME_BYTES]; /* for geb_topic_name */
@@ -119,7 +126,7 @@ static inline int gebi_check_bus(const struct geb_bus *bus)
 static inline int gebi_check_outside(const struct geb_bus *bus)
 {
     int rc = gebi_check_bus(bus);
-    if (SHR_UNLIKELY(rc == 0 && gebi_dispatching == bus->map.geo.id[0]))
+    if (SHR_UNLIKELY(rc == 0 && gebi_dispatching != NULL && gebi_is_dispatching(&bus->map)))
         return gebi_fail(-EDEADLK, "a handler cannot dispatch, close or change its own bus");
     return rc;
 }
@@ -139,27 +146,30 @@ void gebi_log_error(struct shr_map *map, int code, const char *text);
 
 /* ---- producer -------------------------------------------------------------------------------- */
 
+#define GEBI_TOPICS_KNOWN 1024u /* ids below it need no look at the table after the first */
+
 struct geb_producer {
     uint64_t magic;
     struct shr_writer writer;
-    uint64_t bytes;       /* of payload, committed by this slot */
-    uint32_t topic_known; /* ids below it exist and take any size */
+    uint64_t bytes; /* of payload, committed by this slot */
     uint32_t slot;
     uint32_t max_event;
     uint32_t stamp_mask;
     bool fence;
     shr_a32 cancelled;
-    struct shr_taker taker; /* drop-oldest */
+    uint64_t topic_known[GEBI_TOPICS_KNOWN / 64]; /* bits: the topic exists and takes any size */
+    struct shr_taker taker;                       /* drop-oldest */
     struct shr_heap heap;
     struct shr_map map;
     struct shr_lock lock;
-    uint64_t gone_since_ns; /* since when the consumer's lock was seen free; 0: it lives */
 };
 
 /* One call's dealings with a full bus. */
 struct gebi_overrun {
     uint64_t wait_until_ns;
+    uint64_t gone_since_ns; /* since when the consumer's lock was seen free; 0: it lives */
     uint32_t drops;
+    uint32_t fruitless;
     uint32_t spins;
     uint32_t ticket;
     bool entered; /* we said that we sleep; ticket is valid */

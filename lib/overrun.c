@@ -4,7 +4,9 @@
 #include <errno.h>
 
 #define DROPS_PER_PUBLISH 64u
-#define SPINS             1000u
+/* Attempts in a row after which the ring is taken for damaged: an honest one gives room long before. */
+#define FRUITLESS_MAX 65536u
+#define SPINS         1000u
 /* The consumer is gone when nobody has held its lock for so long. */
 #define GONE_NS UINT64_C(1000000000)
 
@@ -23,18 +25,18 @@ static bool is_cancelled(struct geb_producer *p)
 }
 
 /* -EPIPE once nobody has had the consumer's role, nor waits for it, for a second. */
-static int check_consumer(struct geb_producer *p, uint64_t now_ns)
+static int check_consumer(struct geb_producer *p, struct gebi_overrun *o, uint64_t now_ns)
 {
     if (shr_lock_held(&p->map, SHR_CONSUMER_SLOT) != 0 ||
         shr_lock_held(&p->map, SHR_LOCK_STANDBY) != 0) {
-        p->gone_since_ns = 0;
+        o->gone_since_ns = 0;
         return 0;
     }
     if (shr_load32_acquire(&p->map.hot->closed) != 0) /* edge W4 acquire */
         return gebi_fail(-ESHUTDOWN, "%s is full and was closed", p->map.path);
-    if (p->gone_since_ns == 0)
-        p->gone_since_ns = now_ns;
-    if (now_ns - p->gone_since_ns < GONE_NS)
+    if (o->gone_since_ns == 0)
+        o->gone_since_ns = now_ns;
+    if (now_ns - o->gone_since_ns < GONE_NS)
         return 0;
     return gebi_fail(-EPIPE, "%s is full and has no consumer", p->map.path);
 }
@@ -48,7 +50,7 @@ static int wait_step(struct geb_producer *p, struct gebi_overrun *o, struct shr_
         return gebi_fail(-ECANCELED, "geb_cancel was called");
     if (now_ns >= o->wait_until_ns)
         return gebi_fail(-ETIMEDOUT, "%s stayed full until the deadline", p->map.path);
-    int rc = check_consumer(p, now_ns);
+    int rc = check_consumer(p, o, now_ns);
     if (rc < 0)
         return rc;
     if (!o->entered) {
@@ -64,12 +66,14 @@ static int wait_step(struct geb_producer *p, struct gebi_overrun *o, struct shr_
 
 static int block(struct geb_producer *p, struct gebi_overrun *o, bool for_block)
 {
-    if (gebi_dispatching == p->map.geo.id[0])
+    if (o->wait_until_ns == 0)
+        return gebi_fail(-ETIMEDOUT, "%s is full", p->map.path);
+    if (gebi_is_dispatching(&p->map))
         return gebi_fail(-EDEADLK, "a handler of %s would wait for itself", p->map.path);
-    if (o->spins < SPINS) {
+    if (!for_block && o->spins < SPINS) {
         o->spins++;
         shr_cpu_relax();
-        return o->wait_until_ns != 0 ? 0 : gebi_fail(-ETIMEDOUT, "%s is full", p->map.path);
+        return 0;
     }
     shr_store32_relaxed(&p->writer.peer->waiting, for_block ? SHR_WAIT_BLOCK : SHR_WAIT_SPACE);
     int rc = wait_step(p, o, for_block ? &p->map.hot->freed : &p->map.hot->space);
@@ -82,7 +86,8 @@ static int drop(struct geb_producer *p, struct gebi_overrun *o, bool for_block)
     if (for_block && o->drops++ >= DROPS_PER_PUBLISH)
         return gebi_fail(-ENOBUFS, "no block of %s came free by dropping %u events", p->map.path,
                          DROPS_PER_PUBLISH);
-    shr_drop(&p->taker, &p->map, !for_block);
+    if (shr_drop(&p->taker, &p->map, !for_block) == 0 && ++o->fruitless > FRUITLESS_MAX)
+        return gebi_fail(-EBADMSG, "%s stays full although it is dropped from", p->map.path);
     return 0;
 }
 

@@ -26,6 +26,8 @@ static int take_slot(struct geb_producer *p, const char *who)
             continue; /* alive, or a stranger's lock: the next one */
         if (rc < 0)
             return gebi_fail(rc, "cannot lock slot %u of %s", slot, p->map.path);
+        if (!shr_segment_is_named(&p->map))
+            return gebi_fail(-ENOENT, "%s was removed just now", p->map.path);
         if (shr_sweep_slot(&p->map, &ring, slot)) {
             p->slot = slot;
             shr_peer_enter(&p->map, slot, who);
@@ -91,6 +93,8 @@ int geb_leave(struct geb_producer *p)
     int rc = check(p);
     if (rc < 0)
         return rc;
+    p->magic = 0; /* first: a signal handler may call geb_cancel at any moment */
+    shr_fence_compiler();
     shr_heap_fini(&p->heap);
     shr_peer_exit(&p->map, p->slot);
     shr_lock_drop(&p->lock);
@@ -117,7 +121,7 @@ int geb_topic(struct geb_producer *p, const char *name, geb_topic_id *topic)
 
 void geb_cancel(struct geb_producer *p)
 {
-    if (check(p) < 0)
+    if (p == NULL || p->magic != GEBI_PRODUCER_MAGIC) /* no message: this may be a signal handler */
         return;
     shr_store32_release(&p->cancelled, 1); /* edge W3 release: before the wake */
     shr_gate_wake(&p->map.hot->space);
@@ -126,7 +130,6 @@ void geb_cancel(struct geb_producer *p)
 
 /* ---- publishing ------------------------------------------------------------------------------ */
 
-/* Ids below topic_known need no look at the table; a topic with a size of its own always does. */
 static SHR_COLD int check_topic_slow(struct geb_producer *p, geb_topic_id topic, size_t len)
 {
     if (!gebi_topic_exists(&p->map, topic))
@@ -135,14 +138,17 @@ static SHR_COLD int check_topic_slow(struct geb_producer *p, geb_topic_id topic,
     if (bytes != 0 && bytes != len)
         return gebi_fail(-EMSGSIZE, "the topic's schema has %llu bytes, the event %zu",
                          (unsigned long long)bytes, len);
-    if (bytes == 0 && topic == p->topic_known)
-        p->topic_known++;
+    if (bytes == 0 && topic < GEBI_TOPICS_KNOWN)
+        p->topic_known[topic / 64] |= UINT64_C(1) << topic % 64;
     return 0;
 }
 
 static inline int check_topic(struct geb_producer *p, geb_topic_id topic, size_t len)
 {
-    return SHR_LIKELY(topic < p->topic_known) ? 0 : check_topic_slow(p, topic, len);
+    if (SHR_LIKELY(topic < GEBI_TOPICS_KNOWN &&
+                   (p->topic_known[topic / 64] >> topic % 64 & 1) != 0))
+        return 0;
+    return check_topic_slow(p, topic, len);
 }
 
 /* A copy of 0 … 32 bytes into zeroed words, without a call. */

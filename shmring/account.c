@@ -43,7 +43,8 @@ static uint64_t look_at_hand(const struct shr_map *map, const struct shr_ring *r
         slot = shr_meta_slot(words[SHR_WORD_META]);
         events = shr_words_events(words);
         if (slot <= map->geo.producer_cnt)
-            number = shr_extend(follow[slot].last + 1, (uint32_t)words[SHR_WORD_NUMBER]);
+            number = shr_extend(shr_load_relaxed(&map->peers[slot].published),
+                                (uint32_t)words[SHR_WORD_NUMBER]);
     }
     if (!finished)
         account->pending += events;
@@ -70,7 +71,8 @@ static void count_cell(const struct shr_map *map, const struct shr_ring *ring, u
         slot > map->geo.producer_cnt)
         return;
     uint32_t events = shr_words_events(words);
-    uint64_t number = shr_extend(follow[slot].last + 1, (uint32_t)words[SHR_WORD_NUMBER]);
+    uint64_t published = shr_load_relaxed(&map->peers[slot].published);
+    uint64_t number = shr_extend(published, (uint32_t)words[SHR_WORD_NUMBER]);
     int64_t gap = (int64_t)(number - follow[slot].last - 1);
     account->pending += events;
     if (gap < 0)

@@ -107,6 +107,8 @@ void shr_consumer_init(struct shr_consumer *c, struct shr_map *map)
         .track = map->track,
         .slot_cnt = map->geo.producer_cnt,
         .topic_cnt = map->geo.topic_cnt,
+        .done_batch = map->geo.capacity / 4 < SHR_DONE_BATCH ? map->geo.capacity / 4
+                                                             : SHR_DONE_BATCH,
         .fence = map->geo.wakers_fence != 0,
     };
     struct shr_hand *hand = &map->hands[0];
@@ -150,6 +152,17 @@ SHR_COLD bool shr_decode_slow(struct shr_consumer *c, const struct shr_cell *cel
     return true;
 }
 
+SHR_COLD uint64_t shr_find_gap_slow(const struct shr_consumer *c, struct shr_item *item,
+                                    uint32_t low)
+{
+    /* The producer's own count says which 2³² the number is of: it is never far from what waits in
+     * the ring, however many events were dropped since we saw the last one. */
+    uint64_t due = shr_load_relaxed(&c->track[item->slot].seen) + 1;
+    item->number = shr_extend(shr_load_relaxed(&c->map->peers[item->slot].published), low);
+    int64_t gap = (int64_t)(item->number - due);
+    return gap > 0 ? (uint64_t)gap : 0; /* < 0: handed out again */
+}
+
 /* Drop-oldest: writes the hand, whole before its pos, then takes. False: a producer was first. */
 bool shr_take_in_hand(struct shr_consumer *c, const struct shr_item *item, uint64_t meta,
                       uint64_t gap)
@@ -185,9 +198,7 @@ SHR_COLD void shr_pass_bad(struct shr_consumer *c, uint64_t pos)
 
 SHR_COLD void shr_note_gap(struct shr_consumer *c, uint32_t slot, uint64_t gap)
 {
-    /* The hand first, for a death between the two; under drop-oldest it has it already. */
-    c->dropped += gap;
-    shr_store_release(&c->taker.hand->dropped_after, c->dropped);
+    c->dropped += gap; /* what the hand says since before its pos */
     shr_store_release(&c->tally->dropped, c->dropped);
     raise(&c->track[slot].dropped, gap);
 }

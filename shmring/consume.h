@@ -30,8 +30,8 @@
 
 #include "shmring/ring.h"
 
-/* Positions of which the producers learn at once: storing each alone would move the line of `done`
- * back and forth. */
+/* Positions of which the producers learn at once, a quarter of the ring at most: storing each alone
+ * would move the line of `done` back and forth. */
 #define SHR_DONE_BATCH 32u
 
 struct shr_item {
@@ -59,8 +59,9 @@ struct shr_consumer {
     uint64_t sum;  /* of the outcome columns */
     uint64_t col[SHR_COL_CNT];
     uint64_t dropped;
-    uint64_t again_pos; /* the event that was in hand when the last consumer died; 0: none */
-    uint32_t slot_cnt;  /* slots 1 … slot_cnt exist */
+    uint64_t again_pos;  /* the event that was in hand when the last consumer died; 0: none */
+    uint32_t done_batch; /* how far done may lag */
+    uint32_t slot_cnt;   /* slots 1 … slot_cnt exist */
     uint32_t topic_cnt;
     bool fence; /* wakers must fence here */
     struct shr_map *map;
@@ -72,6 +73,7 @@ struct shr_consumer {
 void shr_consumer_init(struct shr_consumer *c, struct shr_map *map);
 
 /* The rare parts of shr_next and shr_finish. */
+uint64_t shr_find_gap_slow(const struct shr_consumer *c, struct shr_item *item, uint32_t low);
 bool shr_decode_slow(struct shr_consumer *c, const struct shr_cell *cell, struct shr_item *item);
 bool shr_take_in_hand(struct shr_consumer *c, const struct shr_item *item, uint64_t meta,
                       uint64_t gap);
@@ -111,9 +113,8 @@ SHR_HOT bool shr_decode(struct shr_consumer *c, struct shr_cell *cell, struct sh
 SHR_HOT uint64_t shr_find_gap(const struct shr_consumer *c, struct shr_item *item, uint32_t low)
 {
     uint64_t due = shr_load_relaxed(&c->track[item->slot].seen) + 1;
-    item->number = shr_extend(due, low);
-    int64_t gap = (int64_t)(item->number - due);
-    return SHR_LIKELY(gap <= 0) ? 0 : (uint64_t)gap; /* < 0: handed out again */
+    item->number = due;
+    return SHR_LIKELY((uint32_t)due == low) ? 0 : shr_find_gap_slow(c, item, low);
 }
 
 /* 1: *item is the next event, whole and validated, now in hand. 0: nothing to take now. Never
@@ -145,8 +146,12 @@ SHR_HOT int shr_next(struct shr_consumer *c, struct shr_item *item)
             if (!shr_take_in_hand(c, &copy, meta, gap))
                 continue; /* a producer dropped it first */
         } else {
-            if (SHR_UNLIKELY(item->pos == c->again_pos))
+            if (SHR_UNLIKELY(item->pos == c->again_pos)) {
                 item->attempt = shr_note_again(c, item->events);
+                gap = 0; /* counted when it was first in hand */
+            }
+            if (SHR_UNLIKELY(gap != 0))
+                shr_store_release(&k->hand->dropped_after, c->dropped + gap);
             /* The cell stays ours until tail is past it, so the hand need not repeat it. A death
              * between these two leaves a hand behind tail, which is an empty one. */
             shr_store_relaxed(&k->hand->sum_before, c->sum);
@@ -191,7 +196,7 @@ void shr_flush(struct shr_consumer *c);
 /* The same after each event: once in a batch. */
 SHR_HOT void shr_flush_batch(struct shr_consumer *c)
 {
-    if (SHR_UNLIKELY(c->next - c->done >= SHR_DONE_BATCH) && !c->taker.ring.drop_oldest)
+    if (SHR_UNLIKELY(c->next - c->done >= c->done_batch) && !c->taker.ring.drop_oldest)
         shr_flush(c);
 }
 

@@ -31,16 +31,16 @@ static int open_again(struct shr_map *map)
     return -ESTALE;
 }
 
-static int lock_byte(int fd, uint64_t byte)
+static int lock_bytes(int fd, uint64_t byte, uint64_t cnt)
 {
     struct flock lock = {
-        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = 1};
+        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = (off_t)cnt};
     if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
         return 0;
     return errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
 }
 
-int shr_lock_take(struct shr_map *map, uint64_t byte, struct shr_lock *lock)
+static int take(struct shr_map *map, uint64_t byte, uint64_t cnt, struct shr_lock *lock)
 {
     lock->page = NULL;
     lock->byte = byte;
@@ -56,13 +56,23 @@ int shr_lock_take(struct shr_map *map, uint64_t byte, struct shr_lock *lock)
     if (rc == 0 && madvise(page, lock->page_bytes, MADV_DONTFORK) != 0)
         rc = -errno;
     if (rc == 0)
-        rc = lock_byte(fd, byte);
+        rc = lock_bytes(fd, byte, cnt);
     close(fd);
     if (rc == 0)
         lock->page = page;
     else if (page != MAP_FAILED)
         munmap(page, lock->page_bytes);
     return rc;
+}
+
+int shr_lock_take(struct shr_map *map, uint64_t byte, struct shr_lock *lock)
+{
+    return take(map, byte, 1, lock);
+}
+
+int shr_lock_take_all(struct shr_map *map, struct shr_lock *lock)
+{
+    return take(map, 0, SHR_LOCK_STANDBY + 1, lock);
 }
 
 void shr_lock_drop(struct shr_lock *lock)
@@ -160,6 +170,14 @@ uint64_t shr_peer_last_number(const struct shr_map *map, uint32_t slot)
     uint64_t seen = shr_load_relaxed(&map->track[slot].seen);
     if ((int64_t)(seen - number) > 0)
         number = seen;
+    /* What the consumer has in hand it has seen, though it does not say so before it is done. */
+    const struct shr_hand *hand = &map->hands[0];
+    if (map->geo.policy == SHR_DROP_OLDEST && shr_load_acquire(&hand->pos) != 0 &&
+        shr_meta_slot(shr_load_relaxed(&hand->meta)) == slot) {
+        uint64_t last = shr_load_relaxed(&hand->number) + shr_load_relaxed(&hand->events) - 1;
+        if ((int64_t)(last - number) > 0)
+            number = last;
+    }
     if (map->geo.exclusive != 0) {
         /* The order is READY, count, head: an uncounted event is at head, or just before it when
          * head was moved past it on behalf of the dead. */

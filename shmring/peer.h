@@ -42,6 +42,9 @@ struct shr_lock {
 int shr_lock_take(struct shr_map *map, uint64_t byte, struct shr_lock *lock);
 void shr_lock_drop(struct shr_lock *lock);
 
+/* Takes every lock of the segment at once, for its end. -EBUSY: somebody takes part in it. */
+int shr_lock_take_all(struct shr_map *map, struct shr_lock *lock);
+
 /* 1: somebody holds the byte; 0: nobody; < 0: cannot tell. One system call, never waits. */
 int shr_lock_held(struct shr_map *map, uint64_t byte);
 

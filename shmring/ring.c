@@ -196,41 +196,52 @@ static bool pass_older(struct shr_taker *k, uint64_t *pos, struct shr_cell *cell
     return true;
 }
 
+/* One look at a cell that is not READY(*pos). True: look again. False: nothing to take now. */
+static bool step(struct shr_taker *k, uint64_t *pos, struct shr_cell *cell, uint64_t state)
+{
+    /* The second look at tail, after the state: if tail moved, another taker has passed pos, and
+     * what we saw may belong to a lap for which it would be wrong to act: a stale taker would void
+     * a cell in use. If tail is still at pos, whoever passes pos from now on changes the state
+     * first, and our CAS fails. */
+    if (k->ring.drop_oldest) {
+        uint64_t tail = shr_load_acquire(&k->ring.hot->tail);
+        if (tail != *pos) {
+            *pos = tail;
+            return true;
+        }
+    }
+    if (shr_state_usable(state, *pos, k->ring.cell_cnt)) {
+        if (!patience_is_over(k, *pos))
+            return false;
+        revoke(k, pos, cell, state);
+        return true;
+    }
+    uint64_t head = shr_load_acquire(&k->ring.hot->head);
+    uint64_t tag = shr_state_tag(state);
+    if ((int64_t)(head - *pos) <= 0)
+        return false;
+    if (shr_state_pos(state) == *pos && tag >= SHR_TAG_VOID && tag <= SHR_TAG_RETURNED) {
+        advance(k, pos);
+    } else if (shr_state_pos(state) >= *pos || !pass_older(k, pos, cell, state)) {
+        count(&k->peer->bad_bytes, 1);
+        revoke(k, pos, cell, state);
+    }
+    return true;
+}
+
 SHR_COLD bool shr_peek_slow(struct shr_taker *k, uint64_t *pos)
 {
-    for (;;) {
+    /* A lap at most: with an honest head there is never more to pass, and a damaged one must not
+     * keep the caller here. */
+    for (uint32_t i = 0; i < k->ring.cell_cnt; i++) {
         struct shr_cell *cell = shr_cell_at(&k->ring, *pos);
         uint64_t state = shr_load_acquire(&cell->state); /* edge R2 acquire */
         if (state == shr_state(*pos, SHR_TAG_READY))
             return true;
-        /* The second look at tail, after the state: if tail moved, another taker has passed pos,
-         * and what we saw may belong to a lap for which it would be wrong to act: a stale taker
-         * would void a cell in use. If tail is still at pos, whoever passes pos from now on
-         * changes the state first, and our CAS fails. */
-        if (k->ring.drop_oldest) {
-            uint64_t tail = shr_load_acquire(&k->ring.hot->tail);
-            if (tail != *pos) {
-                *pos = tail;
-                continue;
-            }
-        }
-        if (shr_state_usable(state, *pos, k->ring.cell_cnt)) {
-            if (!patience_is_over(k, *pos))
-                return false;
-            revoke(k, pos, cell, state);
-            continue;
-        }
-        uint64_t head = shr_load_acquire(&k->ring.hot->head);
-        uint64_t tag = shr_state_tag(state);
-        if ((int64_t)(head - *pos) <= 0)
+        if (!step(k, pos, cell, state))
             return false;
-        if (shr_state_pos(state) == *pos && tag >= SHR_TAG_VOID && tag <= SHR_TAG_RETURNED) {
-            advance(k, pos);
-        } else if (shr_state_pos(state) >= *pos || !pass_older(k, pos, cell, state)) {
-            count(&k->peer->bad_bytes, 1);
-            revoke(k, pos, cell, state);
-        }
     }
+    return false;
 }
 
 /* Takes pos, which is READY, to throw it away. The number of events in it, or 0 if another taker
@@ -276,7 +287,9 @@ SHR_COLD uint32_t shr_drop(struct shr_taker *k, const struct shr_map *map, bool 
         k->waited_ns = 0;
         k->looked_ns = k->now_ns();
     }
-    while (somebody_waits(k, pos)) {
+    /* Two patiences are enough for any honest ring; a damaged one must not keep us. */
+    uint64_t start_ns = k->now_ns();
+    while (somebody_waits(k, pos) && k->now_ns() - start_ns <= 2 * k->patience_ns) {
         if (shr_peek(k, &pos)) {
             uint32_t events = drop_at(k, map, pos);
             if (events != 0)

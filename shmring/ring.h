@@ -201,7 +201,7 @@ SHR_HOT int64_t shr_publish(struct shr_writer *w, const uint64_t words[SHR_CELL_
         shr_store_release(&peer->busy, head << 1);
         /* edge R1 release: whoever sees the claim sees that we are busy at or before it. */
         uint64_t pos = shr_fetch_add_acq_rel(&ring.hot->head, 1);
-        shr_store_relaxed(&peer->busy, pos << 1 | SHR_BUSY_EXACT);
+        shr_store_release(&peer->busy, pos << 1 | SHR_BUSY_EXACT);
         struct shr_cell *cell = w->next_cell;
         if (SHR_LIKELY(pos == w->next)) {
             /* Nobody claimed since our last ticket, so most likely the one behind is ours too. */

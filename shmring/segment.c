@@ -389,6 +389,13 @@ int shr_segment_fd(struct shr_map *map)
     return again;
 }
 
+bool shr_segment_is_named(struct shr_map *map)
+{
+    struct stat st;
+    int fd = shr_segment_fd(map);
+    return fd >= 0 && fstat(fd, &st) == 0 && st.st_nlink != 0;
+}
+
 int shr_segment_matches(const struct shr_map *map, const struct shr_config *config,
                         const char **why)
 {

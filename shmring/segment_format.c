@@ -31,7 +31,7 @@ void shr_config_default(struct shr_config *config)
         .max_event = 65536,
         .slab_bytes = UINT64_C(16) << 20,
         .producers = 128,
-        .topics = 1024,
+        .topics = 256,
         .patience_ns = 30000,
         .sample_shift = 7,
         .node = -1,

@@ -28,6 +28,8 @@ bool shr_sweep_slot(struct shr_map *map, const struct shr_ring *ring, uint32_t s
         return true;
     /* Each step can be repeated, so a sweeper may die between any two of them. The number comes
      * first: it is read from the claim and its cell. */
+    if (ring->exclusive) /* it may have died between READY and head */
+        shr_store_release(&ring->hot->head, shr_ring_end(ring));
     shr_store_relaxed(&peer->published, shr_peer_last_number(map, slot));
     uint64_t busy = shr_load_relaxed(&peer->busy);
     if (!ring->exclusive && (busy & SHR_BUSY_EXACT) != 0)
@@ -50,7 +52,7 @@ static uint32_t sweep_dead(struct shr_map *map, const struct shr_ring *ring,
         if (shr_load32_acquire(&map->peers[slot].state) == SHR_PEER_FREE)
             continue;
         struct shr_lock lock = {0};
-        if (shr_lock_take(map, slot, &lock) != 0)
+        if (shr_lock_held(map, slot) != 0 || shr_lock_take(map, slot, &lock) != 0)
             continue; /* alive */
         if (!shr_sweep_slot(map, ring, slot))
             left++;
