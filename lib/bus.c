@@ -18,6 +18,17 @@ static int translate(const struct geb_config *config, struct shr_config *to)
     if (config->size != sizeof(*config))
         return gebi_fail(-EINVAL, "geb_config.size is %zu, not %zu: start from GEB_CONFIG_INIT",
                          config->size, sizeof(*config));
+    for (size_t i = 0; i < sizeof(config->reserved) / sizeof(config->reserved[0]); i++) {
+        if (config->reserved[i] != 0)
+            return gebi_fail(-EINVAL, "geb_config.reserved is not 0: start from GEB_CONFIG_INIT");
+    }
+    uint32_t capacity = config->capacity;
+    if (capacity > SHR_CAPACITY_MIN && capacity < SHR_CAPACITY_MAX &&
+        (capacity & (capacity - 1)) != 0) {
+        uint32_t below = UINT32_C(1) << (31 - __builtin_clz(capacity));
+        return gebi_fail(-EDOM, "capacity %u is not a power of two: use %u or %u", capacity, below,
+                         below * 2);
+    }
     to->policy = (uint32_t)config->policy;
     to->exclusive = config->exclusive;
     if (config->exclusive)
@@ -45,6 +56,17 @@ static int translate(const struct geb_config *config, struct shr_config *to)
     if (config->mode != 0)
         to->mode = config->mode;
     return 0;
+}
+
+int gebi_path(const char *name, bool make_dir, char path[SHR_PATH_BYTES])
+{
+    int rc = shr_segment_path(name, make_dir, path);
+    if (rc == -EINVAL)
+        return gebi_fail(rc, "\"%s\" is no name of a bus: 1 to 63 of A-Z a-z 0-9 . _ -, or a path",
+                         name != NULL ? name : "(null)");
+    return rc < 0 ? gebi_fail(rc, "the directory of the bus %s: %s; or set GEB_DIR", name,
+                              geb_strerror(rc))
+                  : 0;
 }
 
 static int take_role(struct geb_bus *bus)
@@ -115,10 +137,9 @@ static int reach(struct geb_bus *bus, const char *path, const struct shr_config 
 static int open_bus(struct geb_bus **result, const char *name, const struct shr_config *config)
 {
     char path[SHR_PATH_BYTES];
-    int rc = shr_segment_path(name, config != NULL, path);
+    int rc = gebi_path(name, config != NULL, path);
     if (rc < 0)
-        return gebi_fail(rc, "\"%s\" is no name of a bus: 1 to 63 of A-Z a-z 0-9 . _ -, or a path",
-                         name != NULL ? name : "(null)");
+        return rc;
     struct geb_bus *bus = gebi_handle_alloc(sizeof(*bus));
     if (bus == NULL)
         return gebi_fail(-ENOMEM, "no memory for a bus handle");
@@ -208,9 +229,9 @@ int geb_remove(const char *name)
     char path[SHR_PATH_BYTES];
     struct shr_map map = {0};
     struct shr_lock lock = {0};
-    int rc = shr_segment_path(name, false, path);
+    int rc = gebi_path(name, false, path);
     if (rc < 0)
-        return gebi_fail(rc, "\"%s\" is no name of a bus", name != NULL ? name : "(null)");
+        return rc;
     rc = shr_segment_attach(&map, path, true);
     if (rc < 0)
         return gebi_fail(rc, "%s: %s", path, geb_strerror(rc));

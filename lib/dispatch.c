@@ -10,10 +10,10 @@
 
 void gebi_housekeep(struct geb_bus *bus, uint64_t now_ns)
 {
+    bus->since_look = 0;
     if (now_ns - bus->swept_ns < SWEEP_EVERY_NS)
         return;
     bus->swept_ns = now_ns;
-    bus->since_look = 0;
     struct shr_tally *tally = bus->map.tally;
     const struct shr_ring *ring = &bus->consumer.taker.ring;
     uint64_t used = shr_load_relaxed(&ring->hot->head) - shr_load_relaxed(&ring->hot->tail);

@@ -32,6 +32,9 @@ void gebi_handle_end(void *handle, size_t bytes);
 /* Says what exactly was wrong (geb_last_error) and returns rc. */
 __attribute__((format(printf, 2, 3), cold)) int gebi_fail(int rc, const char *format, ...);
 
+/* The path of the bus `name`, as shr_segment_path, with the text for what was wrong. */
+int gebi_path(const char *name, bool make_dir, char path[SHR_PATH_BYTES]);
+
 /* The buses whose handlers run on this thread right now, the innermost first. */
 struct gebi_dispatching {
     uint64_t id; /* geo.id[0] */

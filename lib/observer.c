@@ -25,9 +25,9 @@ int geb_watch(struct geb_watch **watch, const char *name)
     if (watch == NULL)
         return gebi_fail(-EINVAL, "the result pointer is NULL");
     *watch = NULL;
-    int rc = shr_segment_path(name, false, path);
+    int rc = gebi_path(name, false, path);
     if (rc < 0)
-        return gebi_fail(rc, "\"%s\" is no name of a bus", name != NULL ? name : "(null)");
+        return rc;
     struct geb_watch *w = gebi_handle_alloc(sizeof(*w));
     if (w == NULL)
         return gebi_fail(-ENOMEM, "no memory for a watch");

@@ -4,7 +4,7 @@
 #include <errno.h>
 
 #define DROPS_PER_PUBLISH 64u
-/* Attempts in a row after which the ring is taken for damaged: an honest one gives room long before. */
+/* So many attempts in vain: the ring is damaged. An honest one gives room long before. */
 #define FRUITLESS_MAX 65536u
 #define SPINS         1000u
 /* The consumer is gone when nobody has held its lock for so long. */
@@ -103,6 +103,6 @@ SHR_COLD int gebi_make_room(struct geb_producer *p, int rc, struct gebi_overrun 
     case SHR_BLOCK:
         return block(p, o, for_block);
     default:
-        return gebi_fail(rc, "%s is full", p->map.path);
+        return gebi_fail(rc, for_block ? "%s has no free slab block" : "%s is full", p->map.path);
     }
 }

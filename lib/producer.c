@@ -58,9 +58,9 @@ int geb_join(struct geb_producer **producer, const char *name, const char *who)
     if (producer == NULL)
         return gebi_fail(-EINVAL, "the result pointer is NULL");
     *producer = NULL;
-    int rc = shr_segment_path(name, false, path);
+    int rc = gebi_path(name, false, path);
     if (rc < 0)
-        return gebi_fail(rc, "\"%s\" is no name of a bus", name != NULL ? name : "(null)");
+        return rc;
     struct geb_producer *p = gebi_handle_alloc(sizeof(*p));
     if (p == NULL)
         return gebi_fail(-ENOMEM, "no memory for a producer");

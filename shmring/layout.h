@@ -124,7 +124,7 @@ static_assert(sizeof(struct shr_cell) == 64 && offsetof(struct shr_cell, word) =
 #define SHR_REGION_SHELF 8u    /* reserved: entries of events that wait outside the ring */
 #define SHR_REGION_SHELF_DATA 9u /* reserved: their payloads */
 #define SHR_REGION_WORKERS 10u /* reserved: one row for each worker */
-#define SHR_REGION_OWNERS 11u  /* shr_a64, one for each chunk: 0, or slot << 48 | epoch */
+#define SHR_REGION_OWNERS 11u  /* shr_a64, one for each chunk: its owner word */
 #define SHR_REGION_CHUNKS 12u  /* struct shr_chunk, one for each chunk */
 #define SHR_REGION_CELLS 13u   /* struct shr_cell × 2 × capacity */
 #define SHR_REGION_SLABS 14u   /* the chunks themselves, node after node */
@@ -213,7 +213,9 @@ struct shr_hot {
     struct shr_gate freed;    /*  640  128  blocked producers: no free block */
     SHR_ALONE shr_a64 epoch;  /*  768    8  consumer: counts up when the ring is started anew */
     SHR_ALONE shr_a32 closed; /*  896    4  consumer: 1 after an orderly close */
-    SHR_ALONE shr_a64 reserved[128]; /* 1024 1024  zero */
+    SHR_ALONE shr_a64 recalls; /* 1024   8  recallers, fetch_add          owners of chunks */
+    SHR_ALONE shr_a64 reclaiming_ns; /* 1152 8 who reclaims, CAS: since; 0  who would */
+    SHR_ALONE shr_a64 reserved[96];  /* 1280 768  zero */
 };
 static_assert(sizeof(struct shr_hot) == 2048, "ABI");
 static_assert(offsetof(struct shr_hot, tail) == 128, "ABI");
@@ -223,7 +225,9 @@ static_assert(offsetof(struct shr_hot, space) == 512, "ABI");
 static_assert(offsetof(struct shr_hot, freed) == 640, "ABI");
 static_assert(offsetof(struct shr_hot, epoch) == 768, "ABI");
 static_assert(offsetof(struct shr_hot, closed) == 896, "ABI");
-static_assert(offsetof(struct shr_hot, reserved) == 1024, "ABI");
+static_assert(offsetof(struct shr_hot, recalls) == 1024, "ABI");
+static_assert(offsetof(struct shr_hot, reclaiming_ns) == 1152, "ABI");
+static_assert(offsetof(struct shr_hot, reserved) == 1280, "ABI");
 
 #define SHR_HOT_OFF SHR_PAGE_BYTES
 #define SHR_REGIONS_OFF (2u * SHR_PAGE_BYTES)
@@ -267,7 +271,8 @@ struct shr_peer {
     shr_a64 took_dropped;      /*   72    8  owner   metrics: events that it dropped as a taker */
     shr_a32 waiting;           /*   80    4  owner   metrics: SHR_WAIT_* */
     shr_a32 reserved_cpu;      /*   84    4  zero */
-    shr_a64 reserved_hot[5];   /*   88   40  zero */
+    shr_a64 allocating;        /*   88    8  owner   recallers: SHR_ALLOCATING_* or chunk + 1 */
+    shr_a64 reserved_hot[4];   /*   96   32  zero */
     SHR_ALONE shr_a64 epoch;   /*  128    8  owner   counts up with each owner of the slot */
     shr_a32 state;             /*  136    4  owner   SHR_PEER_* */
     shr_a32 pid;               /*  140    4  owner   shown, never used */
@@ -280,10 +285,14 @@ struct shr_peer {
 };
 static_assert(sizeof(struct shr_peer) == 512, "ABI");
 static_assert(offsetof(struct shr_peer, waiting) == 80, "ABI");
+static_assert(offsetof(struct shr_peer, allocating) == 88, "ABI");
 static_assert(offsetof(struct shr_peer, epoch) == 128, "ABI");
 static_assert(offsetof(struct shr_peer, name) == 152, "ABI");
 static_assert(offsetof(struct shr_peer, hand) == 256, "ABI");
 static_assert(offsetof(struct shr_peer, revoked_pos) == 384, "ABI");
+
+#define SHR_ALLOCATING_NONE UINT64_C(0)
+#define SHR_ALLOCATING_ANY UINT64_MAX /* it may use, take or give back any chunk of its own */
 
 #define SHR_WAIT_NONE 0u
 #define SHR_WAIT_SPACE 1u
@@ -390,14 +399,23 @@ static_assert(sizeof(struct shr_error_row) == 128, "ABI");
 #define SHR_BLOCK_FREE 0u
 #define SHR_BLOCK_USED 1u
 
+/* A chunk's owner word, changed by CAS only:
+ *     0                                                 in the pool
+ *     slot 16 << 48 | epoch 48                          owned
+ *     RECALLED | slot 11 << 51 | epoch 19 << 32 | recall 32   owned, and asked back
+ *     ORPHAN | position                                 its owner is gone: the pool's once every
+ *                                                       position before that one is taken
+ * Slots are ≤ 1024, so the two flags are apart from them. No value but 0 and ORPHAN comes twice. */
+#define SHR_OWNER_RECALLED (UINT64_C(1) << 63)
+#define SHR_OWNER_ORPHAN (UINT64_C(1) << 62)
+
 struct shr_chunk {
     /*                                off size  writer                     readers */
-    SHR_ALONE shr_a64 orphan_head; /*   0    8  sweeper: head after the owner's death, 0 before */
-    SHR_ALONE shr_a32 class_idx;   /* 128    4  owner                      sweeper, metrics */
-    shr_a32 run_chunks;            /* 132    4  owner                      sweeper: of a run */
-    SHR_ALONE shr_a64 block[SHR_CHUNK_BLOCKS]; /* 256 4096  owner; FREE by CAS, who frees  all */
+    SHR_ALONE shr_a32 class_idx;   /*   0    4  owner                      recaller, metrics */
+    shr_a32 run_chunks;            /*   4    4  owner                      recaller: of a run */
+    SHR_ALONE shr_a64 block[SHR_CHUNK_BLOCKS]; /* 128 4096  owner; FREE by CAS, who frees  all */
 };
-static_assert(sizeof(struct shr_chunk) == 4352 && offsetof(struct shr_chunk, block) == 256, "ABI");
+static_assert(sizeof(struct shr_chunk) == 4224 && offsetof(struct shr_chunk, block) == 128, "ABI");
 
 /* clang-format on */
 

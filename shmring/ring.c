@@ -37,7 +37,7 @@ uint64_t shr_ring_end(const struct shr_ring *ring)
         return end;
     for (uint32_t i = 0; i < ring->cell_cnt; i++, end++) {
         uint64_t state = shr_load_acquire(&shr_cell_at(ring, end)->state);
-        if (state != shr_state(end, SHR_TAG_READY))
+        if (shr_state_pos(state) != end) /* READY, or finished already */
             break;
     }
     return end;
@@ -202,7 +202,8 @@ static bool step(struct shr_taker *k, uint64_t *pos, struct shr_cell *cell, uint
     /* The second look at tail, after the state: if tail moved, another taker has passed pos, and
      * what we saw may belong to a lap for which it would be wrong to act: a stale taker would void
      * a cell in use. If tail is still at pos, whoever passes pos from now on changes the state
-     * first, and our CAS fails. */
+     * first, and our CAS fails; or passes a quarantined cell as it is, and then a VOID that comes
+     * late is of a lap in which nobody can publish there. */
     if (k->ring.drop_oldest) {
         uint64_t tail = shr_load_acquire(&k->ring.hot->tail);
         if (tail != *pos) {

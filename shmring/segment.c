@@ -341,7 +341,7 @@ int shr_segment_attach(struct shr_map *map, const char *path, bool writable)
         rc = map_whole(map);
     if (rc == 0) {
         const struct shr_header *header = (const struct shr_header *)(const void *)map->base;
-        /* edge S1 acquire: what the creator wrote before the magic is visible. */
+        /* edge G1 acquire: what the creator wrote before the magic is visible. */
         if (shr_load_acquire(&header->magic) == SHR_MAGIC)
             return 0;
         rc = -EBADMSG;

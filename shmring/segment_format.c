@@ -286,5 +286,5 @@ void shr_segment_format(struct shr_map *map)
     shr_store_relaxed(&map->hot->tail, cell_cnt);
     shr_store_relaxed(&map->hot->done, cell_cnt);
     shr_store_relaxed(&map->hot->epoch, 1);
-    shr_store_release(&header->magic, SHR_MAGIC); /* edge S1 release: the bus is whole */
+    shr_store_release(&header->magic, SHR_MAGIC); /* edge G1 release: the bus is whole */
 }

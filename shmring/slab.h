@@ -7,7 +7,11 @@
  *
  *     block:  {g, FREE} ──owner: plain store──▶ {g+1, USED} ──whoever frees: CAS──▶ {g+1, FREE}
  *     chunk:  0 ──CAS──▶ (slot, epoch) ──owner: wholly free, CAS──▶ 0
- *                           └─the owner died here─▶ orphan ──sweep──▶ 0
+ *              recaller: CAS │  ▲ owner: still wanted, CAS         ▲ ▲
+ *                            ▼  │                                  │ │
+ *                          RECALLED ──wholly free, CAS─────────────┘ │
+ *                            │                                       │
+ *                            └─the owner left or died, in either─▶ ORPHAN ──sweep, CAS──┘
  *
  * Everything that an owner remembers outside the headers (which blocks look free) is private to its
  * handle, is a hint, and is rebuilt by reading the headers.
@@ -15,8 +19,32 @@
  * An event larger than a chunk takes a run of consecutive chunks; block 0 of the first stands
  * for all.
  *
- * Threads and processes: one struct shr_heap belongs to one thread. shr_block_* may be called by
- * all.
+ * Recall. An owner that idles would keep wholly free chunks for ever, since it gives back only as it
+ * allocates. Who finds no block asks them back. Owner and recaller meet without a locked
+ * instruction on the owner's side:
+ *
+ *     owner                                       recaller
+ *     allocating = chunk + 1, or ANY              each idle chunk's word: → RECALLED, by CAS
+ *     compiler fence                              recalls += 1
+ *     recalls as I know it? else: through the     membarrier
+ *       lists, every RECALLED word back to mine,  allocating names the chunk, or ANY? leave it
+ *       or the chunk to the pool, by CAS          all headers FREE? word RECALLED → 0, by CAS
+ *     header {g, FREE} → {g+1, USED}
+ *     allocating = NONE
+ *
+ * By the membarrier (edge S7) an owner that missed the count has said before that it allocates, and
+ * the recaller sees that, or the USED header (edge S9) when it is over. An owner that saw the count
+ * decides about each chunk by a CAS that the recaller's CAS excludes. What the owner says comes
+ * before it touches a header, not after: an owner that is stopped just before the plain store of
+ * USED would otherwise store into a chunk that is somebody else's by then. A stop there pins the
+ * one chunk that it names (ANY: those of this owner, for a few instructions of the slow path). The
+ * number of the recall in the word is never used twice, so a recaller that was stopped for hours
+ * finds another word, and its CAS does nothing; who finds the word of a dead recaller puts its own
+ * number into it and goes on. Where there is no membarrier, owners fence.
+ *
+ * Threads and processes: one struct shr_heap belongs to one thread, and a participant has one.
+ * shr_block_*, the sweep and recalls may be called by all at once, whoever dies or is stopped in
+ * them: every step is a CAS from a value that can only mean what the caller thinks.
  *
  *     uint64_t ref;
  *     rc = shr_alloc(&heap, 500, &ref);           -ENOBUFS: nothing free now
@@ -39,12 +67,20 @@ struct shr_heap_class {
 
 struct shr_heap {
     struct shr_map *map;
-    uint64_t owner;      /* slot << 48 | epoch: what our chunks' owner words hold */
+    uint64_t owner;        /* slot << 48 | epoch: what our chunks' owner words hold */
+    shr_a64 *allocating;   /* our participant's */
+    uint64_t recalls_seen; /* the count of recalls at which the lists were true */
+    bool fence;            /* membarrier does not reach us */
     uint32_t scan_pool;  /* where the next search for a free chunk starts */
     uint32_t pool_skip;  /* slow allocations that do without a look at the pool: it was empty */
     uint32_t trim_class; /* where the next look for wholly free chunks goes on */
     uint32_t trim_chunk;
     uint32_t trim_kept; /* 1: one wholly free chunk of trim_class was met and kept */
+    uint32_t wanted_chunks;   /* what the last allocation that found nothing lacked */
+    uint32_t dry_class;       /* its class … */
+    uint32_t dry_seq;         /* … hot->freed.seq before it looked everywhere … */
+    uint64_t dry_until_ns;    /* … and until when it is not worth to do so again */
+    uint64_t reclaimed_ns[2]; /* when this heap reclaimed last, early and late */
     struct shr_heap_class cls[SHR_CLASS_CNT + 1]; /* the last one: first chunk and length of runs */
 };
 
@@ -91,9 +127,22 @@ static inline uint64_t shr_owner(uint32_t slot, uint64_t epoch)
     return (uint64_t)slot << 48 | (epoch & ((UINT64_C(1) << 48) - 1));
 }
 
+/* The owner word of a chunk that recall number `recall` asks back from `owner`. */
+static inline uint64_t shr_owner_recalled(uint64_t owner, uint32_t recall)
+{
+    return SHR_OWNER_RECALLED | (owner >> 48 & 0x7ff) << 51 | (owner & 0x7ffff) << 32 | recall;
+}
+
+/* Whether an owner word says that the chunk is `owner`'s, recalled or not. */
+static inline bool shr_owner_is(uint64_t word, uint64_t owner)
+{
+    return word == owner || word >> 32 == shr_owner_recalled(owner, 0) >> 32;
+}
+
 /* A block of at least `bytes` (1 … max_event). Does not block. -ENOBUFS: no free block and no
  * free chunk (or no run of free chunks); -EMSGSIZE: larger than the slabs of any node; -ENOMEM:
- * of the process. */
+ * of the process. While a look at everything would take long, found nothing a moment ago, and
+ * nobody waits at hot->freed, -ENOBUFS may come after a look at the oldest blocks only. */
 int shr_alloc(struct shr_heap *heap, uint32_t bytes, uint64_t *ref);
 
 /* The header of the block that ref names, or NULL if there is no such block. */
@@ -113,15 +162,26 @@ bool shr_block_free(const struct shr_map *map, uint64_t ref);
  * accepted is what ref names. True also if the block was freed meanwhile but not filled again. */
 bool shr_block_kept(const struct shr_map *map, uint64_t ref);
 
-/* Sweep of chunks; the caller holds SHR_LOCK_SWEEP. `taken` is the position before which every
- * event has been taken (the ring's `free`). Remembers `head` for chunks whose owner is gone, and
- * returns to the pool those whose last event is taken and which no hand names. Returns the
+/* Sweep of chunks. `taken` is the position before which every event has been taken (the ring's
+ * `free`). Remembers the ring's end, `head` at least, for chunks whose owner is gone, and returns
+ * to the pool those whose last event is taken and which the consumer has not in hand. Returns the
  * number of chunks still waiting. */
 uint32_t shr_slab_sweep(struct shr_map *map, uint64_t head, uint64_t taken);
 
-/* Frees what the hand of a dead participant names, if `taken` is past it and no other hand names
- * the block; hands of slots that nobody has locked do not count. true: the hand is empty now;
- * false: it must wait. The caller holds the sweep byte and the slot's. */
+/* Asks wholly free chunks back from those who own them; returns how many came at once. Owners that
+ * allocate at this moment follow by themselves. A few microseconds for each core (membarrier). */
+uint32_t shr_slab_recall(struct shr_map *map);
+
+/* For an owner to whom shr_alloc said -ENOBUFS: sweeps slots of the dead and their chunks, and if
+ * that is not enough recalls. True: something came back, so try again. False: nothing did, or
+ * somebody else is at it, or this heap did so less than 2 ms ago; `late` calls, the last before
+ * giving up, have a count of their own. Some system calls for each participant; never waits. */
+bool shr_slab_reclaim(struct shr_heap *heap, bool late);
+
+/* Settles the hand of a dead participant. `taken` is the ring's tail, read after the death: a hand
+ * at or behind it took nothing and is cleared; else the block is freed, unless the consumer, being
+ * alive, has it in hand. true: the hand is empty now; false: it must wait. The caller holds the
+ * slot's lock. */
 bool shr_hand_sweep(struct shr_map *map, struct shr_hand *hand, uint64_t taken);
 
 /* Free and all blocks of each class in owned chunks, and chunks in the pool and in all: for

@@ -43,12 +43,16 @@ static void teardown(void *user)
     crash_destroy(user);
 }
 
-/* More than two laps. A run finds room only when the victim's is back; until then others send in
- * line. */
+/* A run finds room only when the victim's is back; until then others send in line. */
+static enum crash_kind kind_of_others(const struct crash_world *w)
+{
+    return w->kind == CRASH_RUN || w->kind == CRASH_LONG ? CRASH_INLINE : w->kind;
+}
+
+/* More than two laps. */
 static int others_go_on(struct crash_world *w, struct crash_sender *s)
 {
-    bool run = w->kind == CRASH_RUN || w->kind == CRASH_LONG;
-    return crash_go_on(w, s, run ? CRASH_INLINE : w->kind, 2 * w->map.geo.cell_cnt + 1);
+    return crash_go_on(w, s, kind_of_others(w), 2 * w->map.geo.cell_cnt + 1);
 }
 
 static int check(struct step_child *child, size_t k, void *user)
@@ -64,6 +68,10 @@ static int check(struct step_child *child, size_t k, void *user)
     if (w->exclusive || w->variant) {
         CRASH_EQUAL(crash_join(w, &w->next, CRASH_SUCCESSOR), 0);
         CRASH_EQUAL(w->next.p->slot, w->victim_slot);
+        /* What the dead published still waits: its memory must not be given to anybody. */
+        crash_sweep(w);
+        CRASH_EQUAL(crash_send(w, &w->next, kind_of_others(w)), 0);
+        CRASH_TRY(crash_drain(w));
         CRASH_TRY(crash_send_and_poll(w, &w->next, CRASH_INLINE));
     }
     CRASH_TRY(others_go_on(w, w->exclusive ? &w->next : &w->other));
@@ -102,11 +110,12 @@ static void run(struct crash_world *w, struct step_scenario *s, enum crash_kind 
 
 int main(void)
 {
-    static struct crash_world w;
+    /* A chunk for each of three producers: the dead one's comes back later. */
+    static struct crash_world w = {.slab_bytes = 3 * SHR_CHUNK_BYTES};
     struct step_scenario s = {
         .setup = setup, .prepare = prepare, .region = region, .teardown = teardown, .user = &w};
-    const enum crash_kind kinds[] = {CRASH_INLINE, CRASH_SHORT,  CRASH_SLAB,   CRASH_BATCH3, CRASH_LOAN,
-                                     CRASH_RETURN, CRASH_LONG, CRASH_RUN};
+    const enum crash_kind kinds[] = {CRASH_INLINE, CRASH_SHORT,  CRASH_SLAB, CRASH_BATCH3,
+                                     CRASH_LOAN,   CRASH_RETURN, CRASH_LONG, CRASH_RUN};
     crash_begin();
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
         run(&w, &s, kinds[i]);

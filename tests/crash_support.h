@@ -24,9 +24,9 @@
 #include "tests/step.h"
 #include "tests/support.h"
 
-#define CRASH_SENDERS 6u
-#define CRASH_SEQS    2048u
-#define CRASH_BATCH   3u
+#define CRASH_SENDERS     6u
+#define CRASH_SEQS        2048u
+#define CRASH_BATCH       3u
 #define CRASH_RUN_BYTES   (100u * 1024u)
 #define CRASH_BLOCK_BYTES 500u
 /* A committed event waits at most two patiences, and a poll is a microsecond of them. */
@@ -58,9 +58,9 @@ struct crash_ledger {
     uint8_t ended[CRASH_SENDERS][CRASH_SEQS];
     uint8_t again[CRASH_SENDERS][CRASH_SEQS];
     uint8_t silent[CRASH_SENDERS][CRASH_SEQS]; /* its topic has no handler */
-    uint32_t last[CRASH_SENDERS];  /* number of the last event that a handler began */
-    uint32_t sent[CRASH_SENDERS];  /* 1 … sent were committed: their call returned 0 */
-    uint64_t accepted[4];          /* by slot: committed, from the calls' results */
+    uint32_t last[CRASH_SENDERS];              /* number of the last event that a handler began */
+    uint32_t sent[CRASH_SENDERS]; /* 1 … sent were committed: their call returned 0 */
+    uint64_t accepted[4];         /* by slot: committed, from the calls' results */
     uint32_t torn;
     uint32_t disorder;
 };
@@ -98,16 +98,16 @@ struct crash_world {
 
 /* Prints and returns the line. */
 int crash_fail(const char *file, int line, const char *what, long long value);
-#define CRASH_CHECK(condition)                                          \
-    do {                                                                \
-        if (!(condition))                                               \
-            return crash_fail(__FILE__, __LINE__, #condition, 0);       \
+#define CRASH_CHECK(condition)                                    \
+    do {                                                          \
+        if (!(condition))                                         \
+            return crash_fail(__FILE__, __LINE__, #condition, 0); \
     } while (0)
-#define CRASH_EQUAL(a, b)                                                                       \
-    do {                                                                                        \
-        long long a_ = (long long)(a), b_ = (long long)(b);                                     \
-        if (a_ != b_)                                                                           \
-            return crash_fail(__FILE__, __LINE__, #a " == " #b ", which is off by", a_ - b_);   \
+#define CRASH_EQUAL(a, b)                                                                     \
+    do {                                                                                      \
+        long long a_ = (long long)(a), b_ = (long long)(b);                                   \
+        if (a_ != b_)                                                                         \
+            return crash_fail(__FILE__, __LINE__, #a " == " #b ", which is off by", a_ - b_); \
     } while (0)
 #define CRASH_TRY(call)   \
     do {                  \

@@ -24,7 +24,7 @@ static void each_ring(enum geb_policy policy, const char *name)
                                 .producers = 4, .mixed = i / 3 != 0, .stop_every = i / 3 ? 300 : 0,
                                 .kill_every = 200, .max_kills = 10, .interrupts = true,
                                 .patience_ns = 2000};
-        c.events = stress_events(60000);
+        c.events = stress_events(20000);
         stress_run(&c);
     }
 }

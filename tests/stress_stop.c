@@ -24,7 +24,7 @@ static void each_ring(enum geb_policy policy, const char *name)
                                 .producers = 4, .mixed = i / 3 != 0, .stop_every = 20,
                                 .interrupts = true,
                                 .patience_ns = 1000};
-        c.events = stress_events(40000);
+        c.events = stress_events(20000);
         stress_run(&c);
     }
 }

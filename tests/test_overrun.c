@@ -1,0 +1,298 @@
+/* Goal: each policy is exact at capacity and at one more, in shared and exclusive mode, for
+ * positions and for slab blocks; and the account says what was dropped, and whose.
+ * Method: single-threaded on the smallest buses, where every number is known. Waiting in earnest is
+ * in behaviours_block.c. */
+#include "tests/api_support.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+#include <cmocka.h>
+
+#define CAPACITY    4u
+#define TWO_CHUNKS  131072u
+#define CHUNK_BYTES 65536u
+
+static struct api_log record;
+
+static void open_policy(struct api *a, enum geb_policy policy, bool exclusive)
+{
+    struct geb_config config = api_config(policy, CAPACITY);
+    config.exclusive = exclusive;
+    config.producers = exclusive ? 0 : 4;
+    api_open_config(a, &config);
+    record = (struct api_log){0};
+    assert_int_equal(geb_on(a->bus, "t", api_record, &record), 0);
+}
+
+/* The events handed out are exactly the numbers first … first + cnt - 1, in order. */
+static void expect_events(struct api *a, uint64_t first, uint32_t cnt)
+{
+    record.cnt = 0;
+    assert_int_equal(geb_dispatch(a->bus, 0), cnt);
+    assert_int_equal(record.cnt, cnt);
+    for (uint32_t i = 0; i < cnt; i++) {
+        assert_int_equal(api_number(&record.row[i]), first + i);
+        assert_int_equal(record.row[i].event.number, first + i);
+    }
+}
+
+static void check_return_error(bool exclusive)
+{
+    struct api a = {0};
+    uint64_t value = 99;
+    open_policy(&a, GEB_RETURN_ERROR, exclusive);
+    for (uint64_t lap = 0; lap < 5; lap++) { /* also where the cells are used again */
+        api_publish(&a, 1 + lap * CAPACITY, CAPACITY);
+        struct geb_metrics before = api_account(&a);
+        assert_int_equal(before.used, CAPACITY);
+        for (int i = 0; i < 3; i++)
+            api_refused(geb_publish(a.producer, a.topic, &value, sizeof(value)), -EAGAIN, "full");
+        struct geb_metrics after = api_account(&a);
+        assert_int_equal(after.accepted, before.accepted);
+        assert_int_equal(after.pending, CAPACITY);
+        assert_int_equal(after.dropped, 0);
+        expect_events(&a, 1 + lap * CAPACITY, CAPACITY);
+    }
+    api_end(&a);
+}
+
+static void return_error_is_exact(void **state)
+{
+    (void)state;
+    check_return_error(false);
+    check_return_error(true);
+}
+
+static void room_comes_one_by_one(void **state)
+{
+    struct api a = {0};
+    uint64_t value = 99;
+    (void)state;
+    open_policy(&a, GEB_RETURN_ERROR, false);
+    api_publish(&a, 1, CAPACITY);
+    for (uint64_t i = 0; i < 40; i++) {
+        assert_int_equal(geb_dispatch(a.bus, 1), 1);
+        api_publish(&a, 1 + CAPACITY + i, 1);
+        assert_int_equal(geb_publish(a.producer, a.topic, &value, 8), -EAGAIN);
+    }
+    expect_events(&a, 41, CAPACITY);
+    api_end(&a);
+}
+
+static void check_drop_oldest(bool exclusive)
+{
+    struct api a = {0};
+    open_policy(&a, GEB_DROP_OLDEST, exclusive);
+    api_publish(&a, 1, CAPACITY);
+    assert_int_equal(api_account(&a).dropped, 0);
+    for (uint64_t i = 1; i <= 20; i++) { /* one goes for each that comes, never two */
+        api_publish(&a, CAPACITY + i, 1);
+        struct geb_metrics m = api_account(&a);
+        assert_int_equal(m.dropped, i);
+        assert_int_equal(m.pending, CAPACITY);
+        assert_int_equal(m.accepted, CAPACITY + i);
+        assert_int_equal(m.used, CAPACITY);
+    }
+    expect_events(&a, 21, CAPACITY);
+    struct geb_metrics m = api_account(&a);
+    assert_int_equal(m.delivered, CAPACITY);
+    assert_int_equal(m.dropped, 20);
+    api_publish(&a, 25, CAPACITY); /* there is room again: none is dropped */
+    assert_int_equal(api_account(&a).dropped, 20);
+    expect_events(&a, 25, CAPACITY);
+    api_end(&a);
+}
+
+static void drop_oldest_is_exact(void **state)
+{
+    (void)state;
+    check_drop_oldest(false);
+    check_drop_oldest(true);
+}
+
+static void check_block(bool exclusive)
+{
+    struct api a = {0};
+    struct geb_options now = GEB_OPTIONS_INIT;
+    uint64_t value = 99;
+    open_policy(&a, GEB_BLOCK, exclusive);
+    now.wait_until_ns = 0;
+    for (uint64_t lap = 0; lap < 5; lap++) {
+        api_publish(&a, 1 + lap * CAPACITY, CAPACITY);
+        api_refused(geb_publish_with(a.producer, a.topic, &value, 8, &now), -ETIMEDOUT, "full");
+        struct geb_metrics m = api_account(&a);
+        assert_int_equal(m.pending, CAPACITY);
+        assert_int_equal(m.dropped, 0);
+        expect_events(&a, 1 + lap * CAPACITY, CAPACITY);
+    }
+    api_end(&a);
+}
+
+static void block_is_exact(void **state)
+{
+    (void)state;
+    check_block(false);
+    check_block(true);
+}
+
+static void drops_are_counted_for_topic_and_producer(void **state)
+{
+    struct geb_topic_row topics[4];
+    struct geb_participant rows[8];
+    struct geb_producer *second;
+    struct geb_watch *watch;
+    geb_topic_id other;
+    struct api a = {0};
+    (void)state;
+    open_policy(&a, GEB_DROP_OLDEST, false);
+    assert_int_equal(geb_join(&second, a.name, "second"), 0);
+    assert_int_equal(geb_topic(second, "other", &other), 0);
+    assert_int_equal(geb_publish(second, other, "a", 1), 0);
+    assert_int_equal(geb_publish(second, other, "b", 1), 0);
+    api_publish(&a, 1, 5); /* drops both of the second one's, and one of its own */
+    assert_int_equal(geb_watch(&watch, a.name), 0);
+    assert_int_equal(geb_watch_topics(watch, topics, 4), 2);
+    assert_string_equal(topics[0].name, "t");
+    assert_int_equal(topics[0].dropped, 1);
+    assert_string_equal(topics[1].name, "other");
+    assert_int_equal(topics[1].dropped, 2);
+    assert_int_equal(geb_watch_participants(watch, rows, 8), 3);
+    assert_string_equal(rows[1].name, "first");
+    assert_int_equal(rows[1].dropped, 1);
+    assert_int_equal(rows[1].accepted, 5);
+    assert_int_equal(rows[2].dropped, 2);
+    assert_int_equal(rows[2].accepted, 2);
+    assert_int_equal(rows[1].full, 3);
+    assert_int_equal(rows[2].full, 0);
+    assert_int_equal(geb_unwatch(watch), 0);
+    assert_int_equal(geb_leave(second), 0);
+    assert_int_equal(api_account(&a).dropped, 3);
+    api_end(&a);
+}
+
+/* ---- slabs ----------------------------------------------------------------------------------- */
+
+static unsigned char bytes[CHUNK_BYTES];
+
+static void slabs_return_error(void **state)
+{
+    struct api a = {0};
+    (void)state;
+    api_open_slabs(&a, GEB_RETURN_ERROR, 8, TWO_CHUNKS);
+    for (int lap = 0; lap < 5; lap++) {
+        assert_int_equal(geb_publish(a.producer, a.topic, bytes, CHUNK_BYTES), 0);
+        assert_int_equal(geb_publish(a.producer, a.topic, bytes, CHUNK_BYTES), 0);
+        struct geb_metrics before = api_account(&a);
+        api_refused(geb_publish(a.producer, a.topic, bytes, 33), -ENOBUFS, "");
+        assert_int_equal(geb_publish(a.producer, a.topic, bytes, 32), 0); /* needs no block */
+        assert_int_equal(api_account(&a).accepted, before.accepted + 1);
+        assert_int_equal(geb_dispatch(a.bus, 0), 3);
+    }
+    struct geb_metrics m = api_account(&a);
+    assert_int_equal(m.unhandled, 15);
+    assert_int_equal(m.dropped, 0);
+    api_end(&a);
+}
+
+static void slab_error_says_slabs(void **state)
+{
+    struct api a = {0};
+    (void)state;
+    api_open_slabs(&a, GEB_RETURN_ERROR, 8, TWO_CHUNKS);
+    assert_int_equal(geb_publish(a.producer, a.topic, bytes, CHUNK_BYTES), 0);
+    assert_int_equal(geb_publish(a.producer, a.topic, bytes, CHUNK_BYTES), 0);
+    api_refused(geb_publish(a.producer, a.topic, bytes, 100), -ENOBUFS, "slab");
+    api_end(&a);
+}
+
+static void slabs_block(void **state)
+{
+    struct geb_options now = GEB_OPTIONS_INIT;
+    struct api a = {0};
+    (void)state;
+    now.wait_until_ns = 0;
+    api_open_slabs(&a, GEB_BLOCK, 8, TWO_CHUNKS);
+    assert_int_equal(geb_publish(a.producer, a.topic, bytes, CHUNK_BYTES), 0);
+    assert_int_equal(geb_publish(a.producer, a.topic, bytes, CHUNK_BYTES), 0);
+    api_refused(geb_publish_with(a.producer, a.topic, bytes, 100, &now), -ETIMEDOUT, "");
+    assert_int_equal(geb_dispatch(a.bus, 1), 1);
+    assert_int_equal(geb_publish_with(a.producer, a.topic, bytes, 100, &now), 0);
+    assert_int_equal(api_account(&a).pending, 2);
+    api_end(&a);
+}
+
+static void slabs_drop_oldest(void **state)
+{
+    struct api a = {0};
+    (void)state;
+    api_open_slabs(&a, GEB_DROP_OLDEST, 8, TWO_CHUNKS);
+    assert_int_equal(geb_publish(a.producer, a.topic, bytes, CHUNK_BYTES), 0);
+    assert_int_equal(geb_publish(a.producer, a.topic, bytes, CHUNK_BYTES), 0);
+    for (uint64_t i = 1; i <= 10; i++) {
+        assert_int_equal(geb_publish(a.producer, a.topic, bytes, CHUNK_BYTES), 0);
+        struct geb_metrics m = api_account(&a);
+        assert_int_equal(m.dropped, i);
+        assert_int_equal(m.pending, 2);
+    }
+    api_end(&a);
+}
+
+static void slabs_drop_at_most_64(void **state)
+{
+    struct geb_loan loan[2];
+    struct api a = {0};
+    (void)state;
+    api_open_slabs(&a, GEB_DROP_OLDEST, 256, TWO_CHUNKS);
+    /* Loans hold all memory, so that dropping cannot help. */
+    assert_int_equal(geb_loan(a.producer, CHUNK_BYTES, &loan[0]), 0);
+    assert_int_equal(geb_loan(a.producer, CHUNK_BYTES, &loan[1]), 0);
+    api_publish(&a, 1, 200);
+    api_refused(geb_publish(a.producer, a.topic, bytes, 100), -ENOBUFS, "64");
+    struct geb_metrics m = api_account(&a);
+    assert_int_equal(m.dropped, 64);
+    assert_int_equal(m.pending, 136);
+    assert_int_equal(m.accepted, 200);
+    assert_int_equal(geb_return(a.producer, &loan[0]), 0);
+    assert_int_equal(geb_publish(a.producer, a.topic, bytes, 100), 0);
+    assert_int_equal(api_account(&a).dropped, 64);
+    assert_int_equal(geb_return(a.producer, &loan[1]), 0);
+    api_end(&a);
+}
+
+static void full_ring_gives_the_block_back(void **state)
+{
+    struct api a = {0};
+    (void)state;
+    api_open_slabs(&a, GEB_RETURN_ERROR, CAPACITY, TWO_CHUNKS);
+    api_publish(&a, 1, CAPACITY);
+    for (int i = 0; i < 1000; i++) /* far more than there are blocks */
+        assert_int_equal(geb_publish(a.producer, a.topic, bytes, 5000), -EAGAIN);
+    struct geb_message message = {.topic = a.topic, .len = 5000, .data = bytes};
+    for (int i = 0; i < 1000; i++)
+        assert_int_equal(geb_publish_batch(a.producer, &message, 1, NULL), -EAGAIN);
+    assert_int_equal(geb_dispatch(a.bus, 0), CAPACITY);
+    assert_int_equal(geb_publish(a.producer, a.topic, bytes, CHUNK_BYTES), 0);
+    api_end(&a);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(return_error_is_exact),
+        cmocka_unit_test(room_comes_one_by_one),
+        cmocka_unit_test(drop_oldest_is_exact),
+        cmocka_unit_test(block_is_exact),
+        cmocka_unit_test(drops_are_counted_for_topic_and_producer),
+        cmocka_unit_test(slabs_return_error),
+        cmocka_unit_test(slab_error_says_slabs),
+        cmocka_unit_test(slabs_block),
+        cmocka_unit_test(slabs_drop_oldest),
+        cmocka_unit_test(slabs_drop_at_most_64),
+        cmocka_unit_test(full_ring_gives_the_block_back),
+    };
+    support_begin();
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
