@@ -83,9 +83,13 @@ static int block(struct geb_producer *p, struct gebi_overrun *o, bool for_block)
 
 static int drop(struct geb_producer *p, struct gebi_overrun *o, bool for_block)
 {
-    if (for_block && o->drops++ >= DROPS_PER_PUBLISH)
+    if (for_block && o->drops++ >= DROPS_PER_PUBLISH) {
+        /* What we dropped may have been the last that kept a chunk of somebody who is gone. */
+        if (shr_slab_reclaim(&p->heap, true))
+            return 0;
         return gebi_fail(-ENOBUFS, "no block of %s came free by dropping %u events", p->map.path,
                          DROPS_PER_PUBLISH);
+    }
     if (shr_drop(&p->taker, &p->map, !for_block) == 0 && ++o->fruitless > FRUITLESS_MAX)
         return gebi_fail(-EBADMSG, "%s stays full although it is dropped from", p->map.path);
     return 0;
@@ -97,6 +101,9 @@ SHR_COLD int gebi_make_room(struct geb_producer *p, int rc, struct gebi_overrun 
     if (!o->counted)
         count(&p->writer.peer->full, 1);
     o->counted = true;
+    /* Chunks that the dead left and that idle owners keep, before anybody drops, waits or fails. */
+    if (for_block && shr_slab_reclaim(&p->heap, false))
+        return 0;
     switch (p->map.geo.policy) {
     case SHR_DROP_OLDEST:
         return drop(p, o, for_block);

@@ -134,11 +134,15 @@ static SHR_COLD int check_topic_slow(struct geb_producer *p, geb_topic_id topic,
 {
     if (!gebi_topic_exists(&p->map, topic))
         return gebi_fail(-ENXIO, "topic %u was never registered", topic);
+    if (len > p->max_event)
+        return gebi_fail(-EMSGSIZE, "the event has %zu bytes, max_event is %u", len, p->max_event);
     uint64_t bytes = shr_load_relaxed(&p->map.topics[topic].schema_bytes);
     if (bytes != 0 && bytes != len)
         return gebi_fail(-EMSGSIZE, "the topic's schema has %llu bytes, the event %zu",
                          (unsigned long long)bytes, len);
-    if (bytes == 0 && topic < GEBI_TOPICS_KNOWN)
+    /* Where a cell could hold more than max_event, every event comes here, so that the fast path need
+     * not compare. */
+    if (bytes == 0 && topic < GEBI_TOPICS_KNOWN && p->max_event >= SHR_INLINE_BYTES)
         p->topic_known[topic / 64] |= UINT64_C(1) << topic % 64;
     return 0;
 }
@@ -415,7 +419,8 @@ int geb_loan(struct geb_producer *p, size_t len, struct geb_loan *loan)
     if (rc < 0)
         return rc;
     if (loan == NULL || len == 0)
-        return gebi_fail(-EINVAL, "a loan has at least one byte");
+        return gebi_fail(-EINVAL, loan == NULL ? "the result pointer is NULL"
+                                               : "a loan has at least one byte");
     *loan = (struct geb_loan){0};
     uint64_t ref;
     rc = allocate(p, len, GEB_FOREVER, &ref);
@@ -429,7 +434,7 @@ int geb_loan(struct geb_producer *p, size_t len, struct geb_loan *loan)
 static int check_loan(const struct geb_producer *p, const struct geb_loan *loan)
 {
     if (loan == NULL || loan->handle == 0 || !shr_block_valid(&p->map, loan->handle, loan->len) ||
-        shr_load_relaxed(&p->map.owners[shr_ref_chunk(loan->handle)]) != p->heap.owner)
+        !shr_owner_is(shr_load_relaxed(&p->map.owners[shr_ref_chunk(loan->handle)]), p->heap.owner))
         return gebi_fail(-EINVAL, "this is no loan of this producer, or not any more");
     return 0;
 }

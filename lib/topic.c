@@ -96,8 +96,10 @@ int gebi_topic_intern(struct shr_map *map, uint32_t slot, const char *name, cons
             i++;
             continue;
         }
-        *topic = i;
-        return tag == SHR_TOPIC_EMPTY ? 0 : check_schema(row, name, schema, bytes);
+        rc = tag == SHR_TOPIC_EMPTY ? 0 : check_schema(row, name, schema, bytes);
+        if (rc == 0)
+            *topic = i;
+        return rc;
     }
     return gebi_fail(-EUSERS, "all %u topics of the bus are in use", map->geo.topic_cnt);
 }

@@ -31,8 +31,7 @@ static uint64_t look_at_hand(const struct shr_map *map, const struct shr_ring *r
     }
     bool finished = sum != shr_load_relaxed(&hand->sum_before);
     account->dropped = shr_load_relaxed(&hand->dropped_after);
-    if (!finished && !ring->drop_oldest)
-        return tail; /* its cell is counted with the others */
+    bool in_ring = !finished && !ring->drop_oldest; /* its cell is counted with the others */
     uint64_t meta = shr_load_relaxed(&hand->meta);
     uint64_t number = shr_load_relaxed(&hand->number);
     uint64_t events = shr_load_relaxed(&hand->events);
@@ -46,11 +45,12 @@ static uint64_t look_at_hand(const struct shr_map *map, const struct shr_ring *r
             number = shr_extend(shr_load_relaxed(&map->peers[slot].published),
                                 (uint32_t)words[SHR_WORD_NUMBER]);
     }
-    if (!finished)
+    if (!finished && !in_ring)
         account->pending += events;
-    if (slot <= map->geo.producer_cnt && (int64_t)(number + events - 1 - follow[slot].last) > 0)
-        follow[slot].last = number + events - 1;
-    return pos == tail ? tail + 1 : tail;
+    uint64_t last = in_ring ? number - 1 : number + events - 1; /* the gap before it is counted */
+    if (slot <= map->geo.producer_cnt && (int64_t)(last - follow[slot].last) > 0)
+        follow[slot].last = last;
+    return finished && pos == tail ? tail + 1 : tail;
 }
 
 /* Adds what a cell holds, if it holds a committed event at this position. */

@@ -71,11 +71,11 @@ struct shr_heap {
     shr_a64 *allocating;   /* our participant's */
     uint64_t recalls_seen; /* the count of recalls at which the lists were true */
     bool fence;            /* membarrier does not reach us */
-    uint32_t scan_pool;  /* where the next search for a free chunk starts */
-    uint32_t pool_skip;  /* slow allocations that do without a look at the pool: it was empty */
-    uint32_t trim_class; /* where the next look for wholly free chunks goes on */
+    uint32_t scan_pool;    /* where the next search for a free chunk starts */
+    uint32_t pool_skip;    /* slow allocations that do without a look at the pool: it was empty */
+    uint32_t trim_class;   /* where the next look for wholly free chunks goes on */
     uint32_t trim_chunk;
-    uint32_t trim_kept; /* 1: one wholly free chunk of trim_class was met and kept */
+    uint32_t trim_kept;       /* 1: one wholly free chunk of trim_class was met and kept */
     uint32_t wanted_chunks;   /* what the last allocation that found nothing lacked */
     uint32_t dry_class;       /* its class … */
     uint32_t dry_seq;         /* … hot->freed.seq before it looked everywhere … */

@@ -1,22 +1,34 @@
 /* The slabs as those see them who do not own: takers, observers, the sweep, metrics.
  *
- * Death of the sweeper. Returning an orphan is: words USED → FREE, one by one; orphan_head = 0;
- * owner = 0. Whatever prefix of it was done (a compiler may also have put the second store among
- * the first ones), the owner word still names the dead, so the next sweep comes here again. It
- * finds
- *   - orphan_head set: due as before, because taken never goes back; it frees what is left;
- *   - orphan_head 0: it remembers a later head, and does the same once that is taken.
- * Both end in: words FREE with their generations, orphan_head 0, owner 0. Before owner = 0 no
- * other process may claim the chunk; the release puts it last for everybody.
+ * Who may sweep: anybody, several at once, dying or stopped anywhere. Each step is a CAS whose
+ * expected value says that it is still due:
  *
- * A run is swept chunk by chunk. While a hand names it, all of its chunks wait; if the sweeper
- * dies when some are back, the rest are chunks of a dead owner like any other.
+ *     owner word of one who is gone → ORPHAN | end of the ring    slot and epoch never come again
+ *     {g, USED} → {g, FREE}, where the owner word, read after the header, is still ORPHAN | end
+ *                                                                  {g, USED} never comes again
+ *     ORPHAN | end → 0
+ *
+ * A header that was read before the owner word is not one of a later owner (edge S8). ORPHAN | end
+ * may come again if a later owner left too and committed nothing in its life, for then the end is
+ * the same. A sweeper that was stopped all that time frees, rightly, blocks that nobody can name;
+ * but its last CAS may return the chunk before all of them are free. Hence chunk_clean in slab.c.
+ *
+ * A run is swept chunk by chunk. While the consumer has it in hand, all of its chunks wait; if the
+ * sweeper dies when some are back, the rest are orphans like any other.
+ *
+ * Whose hands count. Only the consumer reads a block that it took. A producer that dropped an event
+ * frees the block and nothing else, by a CAS that fails on any later use of the block: so what
+ * the hands of producers name, alive, stopped or dead, need not be waited for. A dead consumer reads
+ * no more, and under drop-oldest its successor only frees as well; under the other policies what
+ * a consumer has in hand is not yet taken (`taken` is the ring's done).
  *
  * What a sweep finds in the owner words, peers and hands may be damaged. It indexes nothing by them
  * before a check.
  */
 #include "shmring/peer.h"
+#include "shmring/ring.h"
 #include "shmring/slab.h"
+#include "shmring/wait.h"
 
 #define WINDOW_CNT 4096u /* chunks that are decided together */
 
@@ -88,21 +100,11 @@ bool shr_block_kept(const struct shr_map *map, uint64_t ref)
 
 /* ---- hands ----------------------------------------------------------------------------------- */
 
-/* Hands in one row: those of the participants by slot, then the consumer's. */
-static uint32_t hand_cnt(const struct shr_map *map)
+/* The consumer's hands. 0 if nobody is the consumer; not being able to tell counts as alive. */
+static uint32_t hand_cnt(struct shr_map *map)
 {
-    return map->geo.producer_cnt + 1 + map->geo.region[SHR_REGION_HANDS].entries;
-}
-
-static struct shr_hand *hand_at(const struct shr_map *map, uint32_t idx)
-{
-    uint32_t slots = map->geo.producer_cnt + 1;
-    return idx < slots ? &map->peers[idx].hand : &map->hands[idx - slots];
-}
-
-static uint64_t hand_slot(const struct shr_map *map, uint32_t idx)
-{
-    return idx <= map->geo.producer_cnt ? idx : SHR_CONSUMER_SLOT;
+    return shr_lock_held(map, SHR_CONSUMER_SLOT) != 0 ? map->geo.region[SHR_REGION_HANDS].entries
+                                                      : 0;
 }
 
 /* The reference in a hand, 0 if there is none. */
@@ -115,14 +117,13 @@ static uint64_t hand_ref(const struct shr_hand *hand)
     return shr_load_relaxed(&hand->ref);
 }
 
-/* Whether a hand other than `except`, of somebody who lives, names the very block. */
-static bool ref_is_held(struct shr_map *map, uint64_t ref, const struct shr_hand *except)
+/* Whether the consumer has the very block in hand. */
+static bool ref_is_held(struct shr_map *map, uint64_t ref)
 {
-    for (uint32_t i = 0; i < hand_cnt(map); i++) {
-        const struct shr_hand *hand = hand_at(map, i);
-        /* Two dead hands that name one block must not wait for each other. Not being able to
-         * tell counts as alive. */
-        if (hand != except && hand_ref(hand) == ref && shr_lock_held(map, hand_slot(map, i)) != 0)
+    uint32_t cnt = hand_cnt(map);
+
+    for (uint32_t i = 0; i < cnt; i++) {
+        if (hand_ref(&map->hands[i]) == ref)
             return true;
     }
     return false;
@@ -135,13 +136,14 @@ bool shr_hand_sweep(struct shr_map *map, struct shr_hand *hand, uint64_t taken)
 
     if (pos == 0)
         return true;
-    if ((int64_t)(taken - pos) <= 0)
-        return false; /* who takes pos has it in hand from before that on */
-    if (ref != 0 && ref_is_held(map, ref, hand))
-        return false;
-    /* If the dead one was done with the block, or never got it, its generation is not in use any
-     * more and this does nothing; nor does it when a sweeper died right behind it. */
-    shr_block_free(map, ref);
+    /* Not taken by the dead one, which cannot take any more: nothing was in this hand. */
+    if ((int64_t)(taken - pos) > 0) {
+        if (ref != 0 && ref_is_held(map, ref))
+            return false;
+        /* If the dead one was done with the block, or never got it, its generation is not in use
+         * any more, or its taker frees it as we do. */
+        shr_block_free(map, ref);
+    }
     /* edge S6 release: the block is free before the hand is. */
     shr_store_release(&hand->pos, 0);
     return true;
@@ -149,43 +151,73 @@ bool shr_hand_sweep(struct shr_map *map, struct shr_hand *hand, uint64_t taken)
 
 /* ---- chunks ---------------------------------------------------------------------------------- */
 
-static bool owner_is_gone(const struct shr_map *map, uint64_t owner)
+/* `word`: of a chunk that is owned. */
+static bool owner_is_gone(const struct shr_map *map, uint64_t word)
 {
-    uint64_t slot = owner >> 48;
+    bool recalled = (word & SHR_OWNER_RECALLED) != 0;
+    uint64_t slot = recalled ? word >> 51 & 0x7ff : word >> 48;
 
     if (slot > map->geo.producer_cnt)
         return true; /* damaged: nobody will ever give it back */
     /* S4 makes the epoch at least the owner's. If it is a later one, the owner is gone for good. */
     const struct shr_peer *peer = &map->peers[slot];
     /* edge S5 acquire: all that the owner did is before what we do with its chunk. */
-    if (shr_owner((uint32_t)slot, shr_load_acquire(&peer->epoch)) != owner)
+    if (!shr_owner_is(word, shr_owner((uint32_t)slot, shr_load_acquire(&peer->epoch))))
         return true;
     /* Same epoch: FREE is the state of this owner or of a later one, not of an earlier (S4). */
     return shr_load32_acquire(&peer->state) == SHR_PEER_FREE;
 }
 
-/* Whether all that the dead owner could have put into the ring is taken. Learns the position up
- * to which that is when it sees the death first. */
-static bool orphan_is_due(const struct shr_map *map, struct shr_chunk *chunk, uint64_t head,
-                          uint64_t taken)
+/* The end of the ring, which by S5 is behind all that an owner committed whom we saw gone. */
+static uint64_t end_now(const struct shr_map *map, uint64_t head)
 {
-    uint64_t until = shr_load_relaxed(&chunk->orphan_head);
-
-    if (until == 0) {
-        /* The caller's head may be from before the owner's last claim; this one, by S5, is not. */
-        until = shr_load_relaxed(&map->hot->head);
-        if ((int64_t)(head - until) > 0)
-            until = head;
-        shr_store_relaxed(&chunk->orphan_head, until);
-    }
-    return (int64_t)(taken - until) >= 0;
+    struct shr_ring ring;
+    shr_ring_init(&ring, map);
+    uint64_t end = shr_ring_end(&ring);
+    return (int64_t)(head - end) > 0 ? head : end;
 }
 
-/* Bits of due chunks that a hand names are taken out. */
-static void due_without_held(const struct shr_map *map, uint64_t *due, uint32_t base, uint32_t end)
+/* Makes chunks of those who are gone orphans. The chunk's word now. */
+static uint64_t orphan_word(const struct shr_map *map, uint32_t idx, uint64_t head)
 {
-    for (uint32_t i = 0; i < hand_cnt(map); i++) {
-        uint64_t ref = hand_ref(hand_at(map, i));
+    shr_a64 *owner = &map->owners[idx];
+    /* edge S4 acquire: the epoch and the state that we see are not older than the claim. */
+    uint64_t word = shr_load_acquire(owner);
+
+    if (word == 0)
+        return word;
+    if ((word & SHR_OWNER_RECALLED) == 0 && (word & SHR_OWNER_ORPHAN) != 0) {
+        /* A position that is not there yet was damaged, and would be waited for in vain. */
+        uint64_t end = end_now(map, head);
+        if ((int64_t)(end - (word & ~SHR_OWNER_ORPHAN)) >= 0)
+            return word;
+        return shr_cas_acq_rel(owner, word, SHR_OWNER_ORPHAN | end) ? SHR_OWNER_ORPHAN | end : 0;
+    }
+    if (!owner_is_gone(map, word))
+        return word;
+    uint64_t orphan = SHR_OWNER_ORPHAN | end_now(map, head);
+    /* If this fails, a recaller or another sweeper was here: it is for the next sweep. */
+    return shr_cas_acq_rel(owner, word, orphan) ? orphan : word;
+}
+
+static bool is_orphan(uint64_t word)
+{
+    return (word & (SHR_OWNER_ORPHAN | SHR_OWNER_RECALLED)) == SHR_OWNER_ORPHAN;
+}
+
+/* Whether all that the owner could have put into the ring is taken. */
+static bool orphan_is_due(uint64_t word, uint64_t taken)
+{
+    return is_orphan(word) && (int64_t)(taken - (word & ~SHR_OWNER_ORPHAN)) >= 0;
+}
+
+/* Bits of due chunks that the consumer has in hand are taken out. */
+static void due_without_held(struct shr_map *map, uint64_t *due, uint32_t base, uint32_t end)
+{
+    uint32_t cnt = hand_cnt(map);
+
+    for (uint32_t i = 0; i < cnt; i++) {
+        uint64_t ref = hand_ref(&map->hands[i]);
         uint64_t first = shr_ref_chunk(ref);
         uint64_t behind = first + 1;
         if (!shr_block_valid(map, ref, 0))
@@ -197,41 +229,44 @@ static void due_without_held(const struct shr_map *map, uint64_t *due, uint32_t 
     }
 }
 
-/* Nobody has a reference into the chunk any more. What is USED was lost, or never committed. */
-static void orphan_return(const struct shr_map *map, uint32_t idx)
+/* Nobody has a reference into the chunk any more. What is USED was lost, or never committed. False:
+ * somebody else returned it meanwhile. */
+static bool orphan_return(const struct shr_map *map, uint32_t idx, uint64_t taken)
 {
     struct shr_chunk *chunk = &map->chunks[idx];
-    uint64_t owner = shr_load_relaxed(&map->owners[idx]);
+    uint64_t owner = shr_load_acquire(&map->owners[idx]);
 
+    if (!orphan_is_due(owner, taken))
+        return false;
     for (uint32_t i = 0; i < SHR_CHUNK_BLOCKS; i++) {
-        /* edge S1 acquire: what the freer did in the block is before the chunk's next owner. */
+        /* edge S1 acquire: what the freer did in the block is before the chunk's next owner.
+         * edge S8 acquire: if this is the next owner's word, the chunk is seen to be its own. */
         uint64_t word = shr_load_acquire(&chunk->block[i]);
+        if ((uint32_t)word == SHR_BLOCK_FREE)
+            continue;
+        if (shr_load_relaxed(&map->owners[idx]) != owner)
+            return false;
         /* A free that comes between (of a stale, but equal reference) leaves it FREE as well. */
-        if ((uint32_t)word != SHR_BLOCK_FREE)
-            shr_cas_release(&chunk->block[i], word,
-                            shr_block_word((uint32_t)(word >> 32), SHR_BLOCK_FREE));
+        shr_cas_release(&chunk->block[i], word,
+                        shr_block_word((uint32_t)(word >> 32), SHR_BLOCK_FREE));
     }
-    shr_store_relaxed(&chunk->orphan_head, 0);
-    /* edge S3 release: the generations, and orphan_head 0, before the next owner. */
-    shr_cas_release(&map->owners[idx], owner, 0);
+    /* edge S3 release: the generations before the next owner. */
+    return shr_cas_release(&map->owners[idx], owner, 0);
 }
 
 /* The chunks base … end - 1. All are found due before hands are read, and hands are read before
  * any is returned: a hand that names a due block was written before its position was taken, and
- * taken is not older. */
+ * taken is not older. Returns how many wait; adds to *returned. */
 static uint32_t window_sweep(struct shr_map *map, uint32_t base, uint32_t end, uint64_t head,
-                             uint64_t taken)
+                             uint64_t taken, uint32_t *returned)
 {
     uint64_t due[WINDOW_CNT / 64] = {0};
     uint32_t orphans = 0, due_cnt = 0;
 
     for (uint32_t i = base; i < end; i++) {
-        /* edge S4 acquire: the epoch and the state that we see are not older than the claim. */
-        uint64_t owner = shr_load_acquire(&map->owners[i]);
-        if (owner == 0 || !owner_is_gone(map, owner))
-            continue;
-        orphans++;
-        if (orphan_is_due(map, &map->chunks[i], head, taken)) {
+        uint64_t word = orphan_word(map, i, head);
+        orphans += is_orphan(word);
+        if (orphan_is_due(word, taken)) {
             due[(i - base) / 64] |= UINT64_C(1) << (i - base) % 64;
             due_cnt++;
         }
@@ -241,7 +276,7 @@ static uint32_t window_sweep(struct shr_map *map, uint32_t base, uint32_t end, u
     due_without_held(map, due, base, end);
     for (uint32_t i = base; i < end; i++) {
         if ((due[(i - base) / 64] >> (i - base) % 64 & 1) != 0) {
-            orphan_return(map, i);
+            *returned += orphan_return(map, i, taken);
             orphans--;
         }
     }
@@ -251,11 +286,13 @@ static uint32_t window_sweep(struct shr_map *map, uint32_t base, uint32_t end, u
 uint32_t shr_slab_sweep(struct shr_map *map, uint64_t head, uint64_t taken)
 {
     uint32_t cnt = map->geo.chunk_cnt;
-    uint32_t waiting = 0;
+    uint32_t waiting = 0, returned = 0;
 
     for (uint32_t base = 0; base < cnt; base += WINDOW_CNT)
         waiting += window_sweep(map, base, cnt - base < WINDOW_CNT ? cnt : base + WINDOW_CNT, head,
-                                taken);
+                                taken, &returned);
+    if (returned != 0) /* true: this is no fast path, so we fence whatever the bus says */
+        shr_gate_notify(&map->hot->freed, true);
     return waiting;
 }
 

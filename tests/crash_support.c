@@ -436,7 +436,6 @@ int crash_clean(struct crash_world *w)
     CRASH_TRY(crash_blocks_free(w));
     for (uint32_t i = 0; i < w->map.geo.chunk_cnt; i++) {
         CRASH_EQUAL(shr_load_acquire(&w->map.owners[i]), 0);
-        CRASH_EQUAL(shr_load_acquire(&w->map.chunks[i].orphan_head), 0);
     }
     for (uint32_t slot = 1; slot <= w->map.geo.producer_cnt; slot++) {
         const struct shr_peer *peer = &w->map.peers[slot];

@@ -21,9 +21,14 @@ static void each_policy(bool mixed, uint32_t kill_every)
         char what[64];
         snprintf(what, sizeof(what), "exclusive %s, %u cells, %s%s", name[i / 3], capacity[i % 3],
                  mixed ? "mixed sizes" : "in line", kill_every != 0 ? ", kills" : "");
-        struct stress_case c = {.what = what, .policy = (enum geb_policy)(i / 3),
-                                .exclusive = true, .capacity = capacity[i % 3], .producers = 1,
-                                .mixed = mixed, .kill_every = kill_every, .max_kills = 10};
+        struct stress_case c = {.what = what,
+                                .policy = (enum geb_policy)(i / 3),
+                                .exclusive = true,
+                                .capacity = capacity[i % 3],
+                                .producers = 1,
+                                .mixed = mixed,
+                                .kill_every = kill_every,
+                                .max_kills = 10};
         c.events = stress_events(kill_every != 0 ? 20000 : 50000);
         stress_run(&c);
     }

@@ -20,9 +20,15 @@ static void each_ring(enum geb_policy policy, const char *name)
         char what[64];
         snprintf(what, sizeof(what), "%s, %u cells, %s, kills", name, capacity[i % 3],
                  i / 3 ? "mixed sizes" : "in line");
-        struct stress_case c = {.what = what, .policy = policy, .capacity = capacity[i % 3],
-                                .producers = 4, .mixed = i / 3 != 0, .stop_every = i / 3 ? 300 : 0,
-                                .kill_every = 200, .max_kills = 10, .interrupts = true,
+        struct stress_case c = {.what = what,
+                                .policy = policy,
+                                .capacity = capacity[i % 3],
+                                .producers = 4,
+                                .mixed = i / 3 != 0,
+                                .stop_every = i / 3 ? 300 : 0,
+                                .kill_every = 200,
+                                .max_kills = 10,
+                                .interrupts = true,
                                 .patience_ns = 2000};
         c.events = stress_events(20000);
         stress_run(&c);

@@ -19,8 +19,12 @@ static void each_ring(enum geb_policy policy, const char *name, bool mixed, bool
         char what[64];
         snprintf(what, sizeof(what), "%s, %u cells, %s%s", name, capacity[i],
                  mixed ? "mixed sizes" : "in line", sleeps ? ", sleeping" : "");
-        struct stress_case c = {.what = what, .policy = policy, .capacity = capacity[i],
-                                .producers = 4, .mixed = mixed, .sleeps = sleeps};
+        struct stress_case c = {.what = what,
+                                .policy = policy,
+                                .capacity = capacity[i],
+                                .producers = 4,
+                                .mixed = mixed,
+                                .sleeps = sleeps};
         c.events = stress_events(sleeps ? 10000 : 30000);
         stress_run(&c);
     }
@@ -56,8 +60,12 @@ static void tight_slabs(void **state)
     for (enum geb_policy policy = GEB_DROP_OLDEST; policy <= GEB_RETURN_ERROR; policy++) {
         const char *const what[] = {"drop-oldest, tight slabs", "block, tight slabs",
                                     "return-error, tight slabs"};
-        struct stress_case c = {.what = what[policy], .policy = policy, .capacity = 1024,
-                                .producers = 4, .mixed = true, .slab_bytes = 24 * 65536};
+        struct stress_case c = {.what = what[policy],
+                                .policy = policy,
+                                .capacity = 1024,
+                                .producers = 4,
+                                .mixed = true,
+                                .slab_bytes = 24 * 65536};
         c.events = stress_events(20000);
         stress_run(&c);
     }

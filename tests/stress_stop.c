@@ -20,8 +20,12 @@ static void each_ring(enum geb_policy policy, const char *name)
         char what[64];
         snprintf(what, sizeof(what), "%s, %u cells, %s, stops", name, capacity[i % 3],
                  i / 3 ? "mixed sizes" : "in line");
-        struct stress_case c = {.what = what, .policy = policy, .capacity = capacity[i % 3],
-                                .producers = 4, .mixed = i / 3 != 0, .stop_every = 20,
+        struct stress_case c = {.what = what,
+                                .policy = policy,
+                                .capacity = capacity[i % 3],
+                                .producers = 4,
+                                .mixed = i / 3 != 0,
+                                .stop_every = 20,
                                 .interrupts = true,
                                 .patience_ns = 1000};
         c.events = stress_events(20000);

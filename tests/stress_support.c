@@ -1,8 +1,8 @@
-#include "tests/stress_support.h"
+/* The consumer of the stress tests, which checks all that its producers do. */
+#include "tests/stress_run.h"
 
 #include "tests/support.h"
 
-#include <errno.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -11,80 +11,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/time.h>
 #include <sys/wait.h>
 #include <cmocka.h>
 
 #define WATCHDOG_S 60
 #define PLENTY     (UINT64_C(8) << 20)
 
-/* ---- events as functions of (producer, serial) ----------------------------------------------- */
-
-uint64_t stress_hash(uint32_t producer, uint64_t serial, uint32_t salt)
-{
-    uint64_t x = support_seed() + serial * UINT64_C(0x9e3779b97f4a7c15) +
-                 ((uint64_t)producer << 8 | salt) * UINT64_C(0xd1b54a32d192ed03);
-    x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
-    return x ^ x >> 31;
-}
-
-/* Each eight bytes differ from all others of the stream, so a torn or shifted payload shows. */
-void stress_fill(unsigned char *to, size_t bytes, uint32_t producer, uint64_t serial)
-{
-    uint64_t word = stress_hash(producer, serial, 0);
-    for (size_t at = 0; at < bytes; at += 8, word += UINT64_C(0x9e3779b97f4a7c15))
-        memcpy(to + at, &word, bytes - at < 8 ? bytes - at : 8);
-}
-
-bool stress_same(const unsigned char *data, size_t bytes, uint32_t producer, uint64_t serial)
-{
-    uint64_t word = stress_hash(producer, serial, 0);
-    for (size_t at = 0; at < bytes; at += 8, word += UINT64_C(0x9e3779b97f4a7c15)) {
-        if (memcmp(data + at, &word, bytes - at < 8 ? bytes - at : 8) != 0)
-            return false;
-    }
-    return true;
-}
-
-uint64_t stress_events(uint64_t quick)
-{
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-    quick /= 8;
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
-    quick /= 8;
-#endif
-#endif
-    return getenv("GEB_TEST_LONG") != NULL ? quick * 20 : quick;
-}
-
-void stress_pin(uint32_t nth)
-{
-    static cpu_set_t all; /* as the test found it: a child inherits what its parent has chosen */
-    static bool known;
-    cpu_set_t one;
-    if (!known && sched_getaffinity(0, sizeof(all), &all) != 0)
-        return;
-    known = true;
-    uint32_t left = nth % (uint32_t)CPU_COUNT(&all);
-    for (size_t cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-        if (!CPU_ISSET(cpu, &all) || left-- != 0)
-            continue;
-        CPU_ZERO(&one);
-        CPU_SET(cpu, &one);
-        sched_setaffinity(0, sizeof(one), &one);
-        return;
-    }
-}
-
 static const char *watched;
-static uint64_t all_revoked;
-
-uint64_t stress_revoked(void)
-{
-    return all_revoked;
-}
 
 static void no_progress(int signal_number)
 {
@@ -100,225 +33,6 @@ void stress_watchdog(const char *what)
     watched = what;
     signal(SIGALRM, no_progress);
     alarm(WATCHDOG_S);
-}
-
-/* ---- ledgers --------------------------------------------------------------------------------- */
-
-/* What a producer knows of one of its events; written before it publishes, `end` after. */
-struct note {
-    shr_a64 begin; /* tickets; 0: none */
-    shr_a64 end;
-    shr_a32 bytes;
-    shr_a32 part; /* index in its batch << 16 | events of the batch; 1 for a single event */
-};
-
-struct ledger {
-    __attribute__((aligned(128))) shr_a64 begun; /* the last serial of the publish that began last */
-    shr_a64 done;                                /* … that returned last, with 0 */
-    shr_a64 finished;
-    shr_a64 refused; /* calls that found the bus or its slabs full */
-    struct note *notes;
-};
-
-struct board {
-    __attribute__((aligned(128))) shr_a64 ticket;
-    __attribute__((aligned(128))) shr_a64 joined;
-    struct ledger ledger[STRESS_PRODUCERS];
-};
-
-/* One run. The consumer's side is private to the test's process. */
-static struct {
-    const struct stress_case *c;
-    struct board *board;
-    size_t note_bytes;
-    char name[64];
-    geb_topic_id topic;
-    struct geb_bus *bus;
-    pid_t pid[STRESS_PRODUCERS];
-    bool stopped[STRESS_PRODUCERS];
-    uint64_t last[STRESS_PRODUCERS];             /* serial delivered last */
-    uint64_t last_number[STRESS_PRODUCERS + 1];  /* of each slot */
-    uint64_t delivered[STRESS_PRODUCERS];
-    uint64_t all_delivered, position, latest_begin, next_stop, next_kill;
-    uint64_t uncertain[STRESS_PRODUCERS]; /* events in flight at a kill */
-    unsigned char *maybe[STRESS_PRODUCERS]; /* … by serial */
-    uint32_t kills, stops, alive, rest; /* rest: events of a batch that must follow */
-    uint32_t batch_producer;
-} run;
-
-/* ---- producers ------------------------------------------------------------------------------- */
-
-struct plan {
-    uint32_t cnt; /* events */
-    uint32_t bytes[STRESS_BATCH];
-    bool loan, options;
-};
-
-static uint32_t plan_bytes(const struct stress_case *c, uint32_t id, uint64_t serial)
-{
-    uint64_t r = stress_hash(id, serial, 1);
-    uint32_t least = c->kill_every != 0 ? 16 : 0; /* producer and serial travel in the payload */
-    uint32_t most = c->mixed && r % 2 ? STRESS_BYTES : 32;
-    return least + (uint32_t)(r >> 8) % (most - least + 1);
-}
-
-static struct plan plan_next(const struct stress_case *c, uint32_t id, uint64_t serial)
-{
-    struct plan plan = {.cnt = 1};
-    uint64_t r = stress_hash(id, serial, 2);
-    if (c->mixed && r % 8 == 0)
-        plan.cnt = 1 + (uint32_t)(r >> 8) % STRESS_BATCH;
-    if (plan.cnt > c->events + 1 - serial)
-        plan.cnt = 1;
-    for (uint32_t i = 0; i < plan.cnt; i++)
-        plan.bytes[i] = plan_bytes(c, id, serial + i) / (plan.cnt > 1 ? 2 : 1);
-    for (uint32_t i = 0; c->kill_every != 0 && i < plan.cnt; i++)
-        plan.bytes[i] = plan.bytes[i] < 16 ? 16 : plan.bytes[i];
-    plan.options = r % 8 == 1;
-    if (plan.options && plan.bytes[0] > 24)
-        plan.bytes[0] -= 8; /* an id takes room in the cell */
-    plan.loan = c->mixed && r % 8 == 2 && plan.bytes[0] != 0;
-    return plan;
-}
-
-static void fill(unsigned char *to, uint32_t bytes, uint32_t id, uint64_t serial)
-{
-    stress_fill(to, bytes, id, serial);
-    if (run.c->kill_every != 0) {
-        uint64_t head[2] = {id, serial};
-        memcpy(to, head, sizeof(head));
-    }
-}
-
-static int publish_loan(struct geb_producer *me, uint32_t id, uint64_t serial, uint32_t bytes)
-{
-    struct geb_loan loan, unused;
-    bool two = serial % 4 == 0; /* one of them is given back */
-    int rc = two ? geb_loan(me, bytes, &unused) : 0;
-    if (rc == 0)
-        rc = geb_loan(me, bytes + serial % 64, &loan); /* more than is needed */
-    if (two && rc == 0)
-        memset(unused.data, 0xee, unused.len);
-    if (two && unused.handle != 0)
-        SUPPORT_CHECK(geb_return(me, &unused) == 0);
-    if (rc < 0)
-        return rc;
-    fill(loan.data, bytes, id, serial);
-    loan.len = bytes;
-    rc = geb_commit(me, &loan, run.topic);
-    if (rc < 0)
-        SUPPORT_CHECK(geb_return(me, &loan) == 0);
-    return rc;
-}
-
-static int publish_plan(struct geb_producer *me, uint32_t id, uint64_t serial,
-                        const struct plan *plan)
-{
-    static _Thread_local unsigned char buffer[STRESS_BATCH][STRESS_BYTES];
-    struct geb_message message[STRESS_BATCH];
-    if (plan->loan)
-        return publish_loan(me, id, serial, plan->bytes[0]);
-    for (uint32_t i = 0; i < plan->cnt; i++) {
-        fill(buffer[i], plan->bytes[i], id, serial + i);
-        message[i] = (struct geb_message){
-            .topic = run.topic, .len = plan->bytes[i], .data = buffer[i], .key = serial + i};
-    }
-    if (plan->cnt > 1)
-        return geb_publish_batch(me, message, plan->cnt, NULL);
-    if (!plan->options)
-        return geb_publish(me, run.topic, buffer[0], plan->bytes[0]);
-    struct geb_options options = GEB_OPTIONS_INIT;
-    options.id = serial;
-    options.key = ~serial;
-    return geb_publish_with(me, run.topic, buffer[0], plan->bytes[0], &options);
-}
-
-static void publish_next(struct geb_producer *me, uint32_t id, uint64_t serial,
-                         const struct plan *plan)
-{
-    struct ledger *ledger = &run.board->ledger[id];
-    bool ticketed = stress_hash(id, serial, 3) % 4 == 0;
-    uint64_t begin = ticketed ? shr_fetch_add_acq_rel(&run.board->ticket, 1) : 0;
-    for (uint32_t i = 0; i < plan->cnt; i++) {
-        struct note *note = &ledger->notes[serial + i];
-        shr_store32_relaxed(&note->bytes, plan->bytes[i]);
-        shr_store32_relaxed(&note->part, i << 16 | plan->cnt);
-        shr_store_relaxed(&note->begin, begin);
-    }
-    shr_store_release(&ledger->begun, serial + plan->cnt - 1);
-    for (int rc; (rc = publish_plan(me, id, serial, plan)) != 0;) {
-        SUPPORT_CHECK(rc == -EAGAIN || rc == -ENOBUFS);
-        SUPPORT_CHECK(rc != -EAGAIN || run.c->policy == GEB_RETURN_ERROR);
-        SUPPORT_CHECK(rc != -ENOBUFS || run.c->policy != GEB_BLOCK);
-        shr_store_relaxed(&ledger->refused, shr_load_relaxed(&ledger->refused) + 1);
-        sched_yield();
-    }
-    if (ticketed) {
-        uint64_t end = shr_fetch_add_acq_rel(&run.board->ticket, 1);
-        for (uint32_t i = 0; i < plan->cnt; i++)
-            shr_store_release(&ledger->notes[serial + i].end, end);
-    }
-    shr_store_release(&ledger->done, serial + plan->cnt - 1);
-}
-
-/* Now and then somebody else's turn, so that rings are full at times and empty at times. */
-static void dawdle(uint64_t r)
-{
-    if (r % 32 == 0)
-        sched_yield();
-    for (uint64_t i = 0; i < (r % 16 == 1 ? r >> 54 : 0); i++)
-        shr_cpu_relax();
-}
-
-/* A timer that fires at no instruction in particular. Its handler takes longer than a patience, so a
- * claim that it interrupts is revoked, if somebody waits. */
-static void arm(void)
-{
-    static uint64_t count;
-    uint64_t r = stress_hash((uint32_t)getpid(), ++count, 5);
-    struct itimerval timer = {.it_value = {.tv_usec = 200 + (suseconds_t)(r % 800)}};
-    setitimer(ITIMER_REAL, &timer, NULL);
-}
-
-static void hold_up(int signal_number)
-{
-    (void)signal_number;
-    int saved = errno;
-    for (uint64_t end_ns = geb_now() + 50000; geb_now() < end_ns;)
-        shr_cpu_relax();
-    arm();
-    errno = saved;
-}
-
-static int produce(void *arg)
-{
-    uint32_t id = *(uint32_t *)arg;
-    struct ledger *ledger = &run.board->ledger[id];
-    struct geb_producer *me;
-    stress_pin(id + 1);
-    /* The first ones join in order, so that producer n has slot n + 1. */
-    while (shr_load_acquire(&run.board->joined) < id)
-        sched_yield();
-    SUPPORT_CHECK(geb_join(&me, run.name, "stress") == 0);
-    SUPPORT_CHECK(geb_topic(me, "stress", &run.topic) == 0);
-    if (shr_load_relaxed(&run.board->joined) == id)
-        shr_fetch_add_acq_rel(&run.board->joined, 1);
-    while (shr_load_acquire(&run.board->joined) < run.c->producers)
-        sched_yield();
-    if (run.c->interrupts) {
-        signal(SIGALRM, hold_up);
-        arm();
-    }
-    for (uint64_t serial = shr_load_relaxed(&ledger->begun) + 1; serial <= run.c->events;) {
-        struct plan plan = plan_next(run.c, id, serial);
-        publish_next(me, id, serial, &plan);
-        serial += plan.cnt;
-        dawdle(stress_hash(id, serial, 4));
-    }
-    signal(SIGALRM, SIG_IGN);
-    SUPPORT_CHECK(geb_leave(me) == 0);
-    shr_store_release(&ledger->finished, 1);
-    return 0;
 }
 
 /* ---- the consumer ---------------------------------------------------------------------------- */
@@ -413,7 +127,7 @@ static void start_producer(uint32_t id)
 {
     static uint32_t ids[STRESS_PRODUCERS];
     ids[id] = id;
-    run.pid[id] = support_child(produce, &ids[id]);
+    run.pid[id] = support_child(stress_produce, &ids[id]);
     run.alive++;
 }
 
@@ -601,7 +315,6 @@ static void check_account(const struct stress_case *c)
     printf("%s: %llu accepted, %llu dropped, %llu refused, %llu revoked, %u stops, %u kills\n",
            c->what, (unsigned long long)m.accepted, (unsigned long long)m.dropped,
            (unsigned long long)refused, (unsigned long long)m.revoked, run.stops, run.kills);
-    all_revoked += m.revoked;
     assert_int_equal(m.delivered, run.all_delivered);
     assert_int_equal(m.accepted, m.delivered + m.dropped);
     assert_in_range(m.accepted, done - uncertain, done);

@@ -52,9 +52,6 @@ uint64_t stress_events(uint64_t quick);
 /* Runs a case. Prints one line of what happened. */
 void stress_run(const struct stress_case *c);
 
-/* Claims that takers have revoked in all runs so far. */
-uint64_t stress_revoked(void);
-
 /* The payload of an event: `bytes` of a stream that (producer, serial) starts; stress_same compares. */
 void stress_fill(unsigned char *to, size_t bytes, uint32_t producer, uint64_t serial);
 bool stress_same(const unsigned char *data, size_t bytes, uint32_t producer, uint64_t serial);

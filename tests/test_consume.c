@@ -99,7 +99,7 @@ static void a_batch_may_end_in_several_columns(void **state)
 /* Numbers are carried as 32 bits; their gaps are right across 2³², for each producer apart. */
 static void gaps_are_dropped_events(void **state)
 {
-    const uint32_t step[] = {1, 1, 4, 1, 2, 1, 1000000, 1};
+    const uint32_t step[] = {1, 1, 4, 1, 2, 1, 3000000000, 1}; /* one is more than 2³¹ */
     const uint64_t start[] = {0, UINT32_MAX - 4, OLD_AGE - 2};
     (void)state;
     for (uint32_t i = 0; i < 9; i++) {
@@ -126,7 +126,7 @@ static void gaps_are_dropped_events(void **state)
 static void done_follows_in_batches_and_at_the_flush(void **state)
 {
     (void)state;
-    consumer_open(SHR_BLOCK, 64, 0);
+    consumer_open(SHR_BLOCK, 4 * SHR_DONE_BATCH, 0);
     uint64_t base = shr_load_relaxed(&ring.hot->head);
     for (uint64_t n = 1; n <= SHR_DONE_BATCH + 1; n++)
         ring_commit(1, n);

@@ -268,7 +268,9 @@ static void exclusive_end_stops_at_cells_of_other_laps(void **state)
         ring_set_state(1000, shr_state(1000 - 16, tags[i]));
         assert_int_equal(shr_ring_end(&ring), 1000);
     }
-    ring_set_state(1000, shr_state(1000, SHR_TAG_DONE));
+    ring_set_state(1000, shr_state(1000, SHR_TAG_DONE)); /* committed, and taken before head */
+    assert_int_equal(shr_ring_end(&ring), 1001);
+    ring_set_state(1000, shr_state(1016, SHR_TAG_READY));
     assert_int_equal(shr_ring_end(&ring), 1000);
     for (uint64_t pos = 1000; pos < 1016; pos++)
         ring_set_state(pos, shr_state(pos, SHR_TAG_READY));

@@ -45,10 +45,10 @@ static uint32_t poll_until(uint64_t *pos, uint32_t most)
 
 enum act {
     TAKE,
-    ADVANCE,  /* goes on, the cell stays as it is */
-    CLEAR,    /* VOID(t), goes on */
+    ADVANCE,    /* goes on, the cell stays as it is */
+    CLEAR,      /* VOID(t), goes on */
     BE_PATIENT, /* REVOKED(t) after a patience, goes on */
-    BAD,      /* REVOKED(t) at once, counted, goes on */
+    BAD,        /* REVOKED(t) at once, counted, goes on */
     NOTHING,
 };
 

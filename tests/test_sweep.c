@@ -234,7 +234,8 @@ static void kept_cells_are_found_again(void **state)
     assert_int_equal(sweep(), 3);
     for (uint32_t i = 0; i < 30; i++) {
         revoke_cells(1, 12);
-        assert_int_equal(sweep(), 3 + 12 * (i + 1) < SHR_SUSPECTS ? 3 + 12 * (i + 1) : SHR_SUSPECTS);
+        assert_int_equal(sweep(),
+                         3 + 12 * (i + 1) < SHR_SUSPECTS ? 3 + 12 * (i + 1) : SHR_SUSPECTS);
     }
     assert_int_equal(count_revoked(), 3 + 12 * 30);
     die(2);

@@ -1,0 +1,665 @@
+/* Goal: memory that its owner does not use comes back to who needs it, with and without a consumer;
+ * and whoever is stopped or dies in the middle, no block has two users and nothing is lost.
+ *
+ * Method: the words that the two sides leave at each step are made by hand; two threads recall from
+ * each other as fast as they can, with stamps in the blocks; and an owner, a recaller and a sweeper
+ * are stopped, or killed, at their instructions one by one (step.h), while others take and fill
+ * what they can get. A process that lives holds the lock of its slot.
+ */
+#include "lib/internal.h"
+#include "tests/step.h"
+#include "tests/support.h"
+
+#include <linux/membarrier.h>
+#include <pthread.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+
+#include <cmocka.h>
+
+#define CHUNK SHR_CHUNK_BYTES
+
+static struct shr_map map;
+static struct shr_lock lock[5];
+
+static void bus_open(uint32_t chunks, uint32_t policy)
+{
+    struct shr_config config = support_tiny_config();
+    char path[SHR_PATH_BYTES];
+    config.policy = policy;
+    config.capacity = 64;
+    config.producers = 4;
+    config.slab_bytes = (uint64_t)chunks * CHUNK;
+    config.max_event = chunks * CHUNK / 2;
+    assert_int_equal(shr_segment_create(&map, support_path(path), &config), 0);
+    shr_store_relaxed(&map.hot->head, 100);
+}
+
+static int bus_close(void **state)
+{
+    char path[SHR_PATH_BYTES];
+    (void)state;
+    memcpy(path, map.path, sizeof(path));
+    for (uint32_t slot = 0; slot < 5; slot++)
+        shr_lock_drop(&lock[slot]);
+    shr_segment_detach(&map);
+    unlink(path);
+    return 0;
+}
+
+static void owner_join(struct shr_map *m, struct shr_heap *heap, uint32_t slot)
+{
+    if (shr_lock_take(m, slot, &lock[slot]) != 0)
+        abort();
+    shr_peer_enter(m, slot, "owner");
+    uint64_t epoch = shr_load_relaxed(&m->peers[slot].epoch);
+    if (shr_heap_init(heap, m, shr_owner(slot, epoch)) != 0)
+        abort();
+}
+
+static uint32_t pool_count(void)
+{
+    uint32_t cnt = 0;
+    for (uint32_t i = 0; i < map.geo.chunk_cnt; i++)
+        cnt += shr_load_relaxed(&map.owners[i]) == 0;
+    return cnt;
+}
+
+static uint64_t must_alloc(struct shr_heap *heap, uint32_t bytes)
+{
+    uint64_t ref = 0;
+    assert_int_equal(shr_alloc(heap, bytes, &ref), 0);
+    assert_true(shr_block_valid(&map, ref, bytes));
+    return ref;
+}
+
+/* Chunks of one block each that the owner used once and whose blocks are free. */
+static void own_idle(struct shr_map *m, struct shr_heap *heap, uint32_t chunks)
+{
+    uint64_t ref[8];
+    for (uint32_t i = 0; i < chunks; i++)
+        if (shr_alloc(heap, CHUNK, &ref[i]) != 0)
+            abort();
+    for (uint32_t i = 0; i < chunks; i++)
+        shr_block_free(m, ref[i]);
+}
+
+static uint64_t announced(uint32_t slot)
+{
+    return shr_load_relaxed(&map.peers[slot].allocating);
+}
+
+static void announce_for(uint32_t slot, uint64_t what)
+{
+    shr_store_relaxed(&map.peers[slot].allocating, what);
+}
+
+/* An owner that published two large events and idles; both are handled. */
+static void test_idle_owner_gives(void **state)
+{
+    (void)state;
+    struct shr_heap a, b;
+    uint64_t ref;
+    bus_open(2, SHR_BLOCK);
+    owner_join(&map, &a, 1);
+    owner_join(&map, &b, 2);
+    own_idle(&map, &a, 2);
+    assert_int_equal(shr_alloc(&b, 100, &ref), -ENOBUFS);
+    assert_true(shr_slab_reclaim(&b, false));
+    uint64_t mine = must_alloc(&b, 100);
+    assert_int_equal(announced(1) | announced(2), SHR_ALLOCATING_NONE);
+    uint64_t other = must_alloc(&a, CHUNK); /* a's list names both chunks yet: one is b's */
+    assert_int_not_equal(shr_ref_chunk(other), shr_ref_chunk(mine));
+    assert_int_equal(shr_alloc(&a, CHUNK, &ref), -ENOBUFS);
+    assert_true(shr_block_valid(&map, mine, 100));
+    assert_int_equal(a.cls[9].chunk_cnt, 1);
+    assert_false(shr_slab_reclaim(&b, false));  /* a moment ago */
+    assert_int_equal(shr_slab_recall(&map), 0); /* all is in use */
+    assert_true(shr_block_free(&map, other));
+    shr_heap_fini(&a);
+    assert_int_equal(pool_count(), 1);
+}
+
+/* What an owner says that it is about to use stays; what it says of all its chunks holds for all. */
+static void test_announced_stays(void **state)
+{
+    (void)state;
+    struct shr_heap a;
+    bus_open(3, SHR_BLOCK);
+    owner_join(&map, &a, 1);
+    own_idle(&map, &a, 3);
+    announce_for(1, SHR_ALLOCATING_ANY);
+    assert_int_equal(shr_slab_recall(&map), 0);
+    announce_for(1, a.cls[9].chunk[1] + 1);
+    assert_int_equal(shr_slab_recall(&map), 2);
+    assert_int_not_equal(shr_load_relaxed(&map.owners[a.cls[9].chunk[1]]), 0);
+    uint64_t ref = must_alloc(&a, CHUNK); /* it has seen nothing yet, and now sees all */
+    assert_int_equal(a.cls[9].chunk_cnt, 1);
+    assert_int_equal(shr_load_relaxed(&map.owners[shr_ref_chunk(ref)]), a.owner);
+    assert_int_equal(shr_slab_recall(&map), 0);
+}
+
+/* A recaller that died behind its marks, before or after its count; or was stopped for long. */
+static void test_recaller_left(void **state)
+{
+    (void)state;
+    struct shr_heap a;
+    bus_open(2, SHR_BLOCK);
+    owner_join(&map, &a, 1);
+    for (uint32_t counted = 0; counted < 2; counted++) {
+        own_idle(&map, &a, 2);
+        uint64_t mark = shr_owner_recalled(a.owner, 1000 + counted);
+        shr_store_relaxed(&map.owners[0], mark);
+        shr_store_relaxed(&map.owners[1], mark);
+        shr_fetch_add_relaxed(&map.hot->recalls, counted);
+        uint64_t ref = must_alloc(&a, CHUNK);
+        uint32_t idx = shr_ref_chunk(ref);
+        assert_true(shr_owner_is(shr_load_relaxed(&map.owners[idx]), a.owner));
+        /* Its last step, now: it did not see the block, for it looked before. Once counted, its
+         * word is gone; before that it would count, and look, first. */
+        if (counted != 0)
+            assert_false(shr_cas_release(&map.owners[idx], mark, 0));
+        assert_int_equal(shr_slab_recall(&map), counted == 0 ? 1 : 0);
+        assert_int_equal(pool_count(), 1);
+        assert_true(shr_block_valid(&map, ref, CHUNK));
+        assert_false(shr_cas_release(&map.owners[idx], mark, 0)); /* another's number */
+        assert_true(shr_block_free(&map, ref));
+        assert_int_equal(shr_slab_recall(&map), 1);
+        assert_int_equal(pool_count(), 2);
+    }
+    /* The owner goes, recalled or not: the sweep does the rest. */
+    must_alloc(&a, 100);
+    shr_store_relaxed(&map.owners[a.cls[0].chunk[0]], shr_owner_recalled(a.owner, 5));
+    assert_int_equal(shr_slab_sweep(&map, 100, 100), 0);
+    assert_int_equal(pool_count(), 1);
+    shr_peer_exit(&map, 1);
+    assert_int_equal(shr_slab_sweep(&map, 100, 99), 1);
+    assert_int_equal(shr_slab_recall(&map), 0);
+    assert_int_equal(shr_slab_sweep(&map, 100, 100), 0);
+    assert_int_equal(pool_count(), 2);
+}
+
+static void test_runs(void **state)
+{
+    (void)state;
+    struct shr_heap a, b;
+    uint64_t ref;
+    bus_open(8, SHR_BLOCK);
+    owner_join(&map, &a, 1);
+    owner_join(&map, &b, 2);
+    uint64_t run = must_alloc(&a, 4 * CHUNK), used = must_alloc(&a, 3 * CHUNK);
+    uint32_t first = shr_ref_chunk(run);
+    assert_int_equal(shr_slab_recall(&map), 0); /* what follows the first is not idle by itself */
+    assert_int_equal(pool_count(), 1);
+    assert_true(shr_block_free(&map, run));
+    announce_for(1, first + 1 + 2);
+    assert_int_equal(shr_slab_recall(&map), 0);
+    announce_for(1, SHR_ALLOCATING_NONE);
+    shr_store_relaxed(&map.owners[first + 3], 0); /* as if a recaller died behind its first CAS */
+    assert_int_equal(shr_slab_recall(&map), 3);
+    assert_int_equal(pool_count(), 5);
+    assert_true(shr_block_valid(&map, used, 3 * CHUNK));
+    uint64_t other = must_alloc(&b, 3 * CHUNK);
+    must_alloc(&a, CHUNK); /* a forgets the run and gives nothing of b's back */
+    assert_int_equal(pool_count(), 1);
+    assert_true(shr_block_valid(&map, other, 3 * CHUNK));
+    for (uint32_t i = 0; i < 3; i++)
+        assert_int_equal(shr_load_relaxed(&map.owners[shr_ref_chunk(used) + i]), a.owner);
+    /* For a run, recall also while the pool has single chunks. */
+    assert_true(shr_block_free(&map, used));
+    assert_int_equal(shr_alloc(&b, 4 * CHUNK, &ref), -ENOBUFS);
+    assert_true(shr_slab_reclaim(&b, false));
+    must_alloc(&b, 4 * CHUNK);
+}
+
+static int without_membarrier(void *arg)
+{
+    struct shr_heap heap;
+    struct shr_map own;
+    (void)arg;
+    SUPPORT_CHECK(shr_segment_attach(&own, getenv("RECALL_PATH"), true) == 0);
+    SUPPORT_CHECK(support_deny(SYS_membarrier, 0, 0, ENOSYS) == 0);
+    SUPPORT_CHECK(shr_slab_recall(&own) == 0); /* the owner does not fence: hands off */
+    own.geo.wakers_fence = 1;                  /* it does */
+    SUPPORT_CHECK(shr_slab_recall(&own) == 2);
+    owner_join(&own, &heap, 3);
+    SUPPORT_CHECK(heap.fence); /* nobody's membarrier reaches us */
+    return 0;
+}
+
+static void test_membarrier_missing(void **state)
+{
+    (void)state;
+    struct shr_heap a;
+    bus_open(2, SHR_BLOCK);
+    owner_join(&map, &a, 1);
+    assert_false(a.fence);
+    own_idle(&map, &a, 2);
+    setenv("RECALL_PATH", map.path, 1);
+    assert_int_equal(support_wait(support_child(without_membarrier, NULL)), 0);
+    assert_int_equal(pool_count(), 2);
+}
+
+/* ---- reclaim --------------------------------------------------------------------------------- */
+
+static int join_and_die(void *arg)
+{
+    struct shr_heap heap;
+    struct shr_map own;
+    uint64_t ref;
+    (void)arg;
+    SUPPORT_CHECK(shr_segment_attach(&own, getenv("RECALL_PATH"), true) == 0);
+    owner_join(&own, &heap, 4);
+    SUPPORT_CHECK(shr_alloc(&heap, CHUNK, &ref) == 0 && shr_alloc(&heap, CHUNK, &ref) == 0);
+    return 0;
+}
+
+/* No consumer; the owner of all was killed, in a slot that nobody joins; and another producer was
+ * stopped as it reclaimed. */
+static void test_reclaim_alone(void **state)
+{
+    (void)state;
+    struct shr_heap b;
+    uint64_t ref;
+    bus_open(2, SHR_DROP_OLDEST);
+    setenv("RECALL_PATH", map.path, 1);
+    assert_int_equal(support_wait(support_child(join_and_die, NULL)), 0);
+    owner_join(&map, &b, 1);
+    shr_store_relaxed(&map.hot->tail, 100);
+    assert_int_equal(shr_alloc(&b, 100, &ref), -ENOBUFS);
+    shr_store_relaxed(&map.hot->reclaiming_ns, shr_now_ns() + UINT64_C(100000000000));
+    assert_true(shr_slab_reclaim(&b, false)); /* a time that never was */
+    assert_int_equal(pool_count(), 2);
+    assert_int_equal(shr_load_relaxed(&map.hot->reclaiming_ns), 0);
+    must_alloc(&b, CHUNK);
+    must_alloc(&b, CHUNK);
+    shr_block_free(&map, shr_ref(1, 9, 0, 0) | UINT64_C(2) << 32);
+    shr_heap_fini(&b);
+    shr_peer_exit(&map, 1);
+    owner_join(&map, &b, 2);
+    assert_int_equal(shr_alloc(&b, 100, &ref), -ENOBUFS);
+    shr_store_relaxed(&map.hot->reclaiming_ns, shr_now_ns());
+    uint32_t tries = 0;
+    while (!shr_slab_reclaim(&b, false)) { /* the stopped one is left behind after a while */
+        assert_true(++tries < 1000000);
+        sched_yield();
+    }
+    must_alloc(&b, 100);
+}
+
+/* Join, publish, leave, and no consumer: for ever. */
+static void test_lives_without_consumer(void **state)
+{
+    (void)state;
+    const uint32_t policies[] = {GEB_DROP_OLDEST, GEB_RETURN_ERROR};
+    for (uint32_t i = 0; i < 2; i++) {
+        char path[SHR_PATH_BYTES], data[64] = {0};
+        struct shr_config config = support_tiny_config();
+        config.policy = policies[i];
+        config.capacity = 64;
+        config.slab_bytes = 4 * CHUNK;
+        config.max_event = CHUNK;
+        assert_int_equal(shr_segment_create(&map, support_path(path), &config), 0);
+        for (uint32_t life = 0; life < (i == 0 ? 40 : 4); life++) {
+            struct geb_producer *p;
+            geb_topic_id topic;
+            assert_int_equal(geb_join(&p, path, "life"), 0);
+            assert_int_equal(geb_topic(p, "t", &topic), 0);
+            assert_int_equal(geb_publish(p, topic, data, sizeof(data)), 0);
+            assert_int_equal(geb_leave(p), 0);
+        }
+        if (i == 0)
+            bus_close(NULL);
+    }
+}
+
+/* ---- finding nothing ------------------------------------------------------------------------- */
+
+static uint64_t cpu_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static void test_failing_is_cheap(void **state)
+{
+    (void)state;
+    struct shr_heap heap;
+    static uint64_t ref[128 * 512];
+    uint64_t more;
+    bus_open(128, SHR_BLOCK);
+    owner_join(&map, &heap, 1);
+    for (uint32_t i = 0; i < 128 * 512; i++)
+        ref[i] = must_alloc(&heap, 128);
+    uint64_t start_ns = cpu_ns();
+    assert_int_equal(shr_alloc(&heap, 128, &more), -ENOBUFS);
+    uint64_t first_ns = cpu_ns() - start_ns;
+    start_ns = cpu_ns();
+    for (uint32_t i = 0; i < 1000; i++)
+        assert_int_equal(shr_alloc(&heap, 128, &more), -ENOBUFS);
+    uint64_t rest_ns = cpu_ns() - start_ns;
+    print_message("first %lu ns, 1000 more %lu ns\n", (unsigned long)first_ns,
+                  (unsigned long)rest_ns);
+    assert_true(rest_ns < 100 * first_ns);
+    /* Who waits at the gate looks everywhere, and so does who was woken. */
+    for (uint32_t woken = 0; woken < 2; woken++) {
+        heap.dry_until_ns = UINT64_MAX;
+        assert_true(shr_block_free(&map, ref[40000 + woken]));
+        assert_int_equal(shr_alloc(&heap, 128, &more), -ENOBUFS);
+        if (woken != 0)
+            shr_gate_wake(&map.hot->freed);
+        else
+            shr_store32_relaxed(&map.hot->freed.waiting, 1);
+        must_alloc(&heap, 128);
+        shr_store32_relaxed(&map.hot->freed.waiting, 0);
+    }
+}
+
+/* ---- a race ---------------------------------------------------------------------------------- */
+
+#define RACE_CNT 30000u
+static shr_a64 race_served[2];
+
+/* Takes blocks of one or two chunks, stamps and checks them, and recalls when it gets none. */
+static void *race_main(void *arg)
+{
+    struct shr_heap *heap = arg;
+    uint64_t me = heap->owner >> 48, torn = 0;
+    for (uint32_t i = 0; i < RACE_CNT; i++) {
+        uint32_t bytes = i % 3 == 0 ? 2 * CHUNK : 30000 << (i % 2);
+        uint64_t ref;
+        if (shr_alloc(heap, bytes, &ref) != 0) {
+            shr_slab_recall(heap->map);
+            continue;
+        }
+        unsigned char *data = shr_block_data(heap->map, ref);
+        for (uint32_t at = 0; at < bytes; at += 4096)
+            memcpy(data + at, &ref, 8);
+        for (uint32_t at = 0; at < bytes; at += 4096)
+            torn += memcmp(data + at, &ref, 8) != 0;
+        torn += !shr_block_valid(heap->map, ref, bytes);
+        torn += !shr_block_free(heap->map, ref);
+        shr_store_relaxed(&race_served[me - 1], shr_load_relaxed(&race_served[me - 1]) + 1);
+    }
+    return (void *)(uintptr_t)torn;
+}
+
+static void test_race(void **state)
+{
+    (void)state;
+    struct shr_heap heap[2];
+    pthread_t thread[2];
+    bus_open(4, SHR_BLOCK);
+    for (uint32_t i = 0; i < 2; i++)
+        owner_join(&map, &heap[i], i + 1);
+    for (uint32_t i = 0; i < 2; i++)
+        pthread_create(&thread[i], NULL, race_main, &heap[i]);
+    for (uint32_t i = 0; i < 2; i++) {
+        void *torn;
+        pthread_join(thread[i], &torn);
+        assert_null(torn);
+    }
+    print_message("served %lu and %lu, %lu counts\n", (unsigned long)race_served[0],
+                  (unsigned long)race_served[1],
+                  (unsigned long)shr_load_relaxed(&map.hot->recalls));
+    assert_true(race_served[0] > 0 && race_served[1] > 0);
+    for (uint32_t i = 0; i < 2; i++)
+        shr_heap_fini(&heap[i]);
+    assert_int_equal(pool_count(), 4);
+}
+
+/* ---- at every instruction -------------------------------------------------------------------- */
+
+/* In memory of the test and the child. */
+static struct world {
+    char path[SHR_PATH_BYTES];
+    uint64_t ref; /* what the child got, 0: nothing */
+    bool counted; /* the owner finds that somebody recalled */
+} * world;
+
+/* Of the child. */
+static struct shr_map child_map;
+static struct shr_heap child_heap;
+
+static int step_setup(void *user)
+{
+    (void)user;
+    bus_open(2, SHR_DROP_OLDEST);
+    shr_store_relaxed(&map.hot->tail, 100);
+    memcpy(world->path, map.path, sizeof(map.path));
+    world->ref = 0;
+    return 0;
+}
+
+static void step_teardown(void *user)
+{
+    (void)user;
+    bus_close(NULL);
+}
+
+static int child_attach(void *user)
+{
+    (void)user;
+    memset(lock, 0, sizeof(lock));
+    return shr_segment_attach(&child_map, world->path, true);
+}
+
+static int owner_prepare(void *user)
+{
+    int rc = child_attach(user);
+    if (rc != 0)
+        return rc;
+    owner_join(&child_map, &child_heap, 1);
+    own_idle(&child_map, &child_heap, 2);
+    if (world->counted)
+        shr_fetch_add_relaxed(&child_map.hot->recalls, 1);
+    return 0;
+}
+
+static int owner_region(void *user)
+{
+    (void)user;
+    uint64_t ref;
+    if (shr_alloc(&child_heap, CHUNK, &ref) != 0)
+        return 0;
+    memset(shr_block_data(&child_map, ref), 0x11, 64);
+    world->ref = ref;
+    return 0;
+}
+
+#define STEP_CHECK(condition)                                                 \
+    do {                                                                      \
+        if (!(condition)) {                                                   \
+            printf("%s:%d: at %zu: %s\n", __FILE__, __LINE__, k, #condition); \
+            return -EBADMSG;                                                  \
+        }                                                                     \
+    } while (0)
+
+/* Takes what there is, by recall; `more` blocks at most. Returns how many. */
+static uint32_t take_all(struct shr_heap *heap, uint64_t *ref, uint32_t more)
+{
+    uint32_t cnt = 0;
+    for (uint32_t tries = 0; tries < 2; tries++) {
+        while (cnt < more && shr_alloc(heap, CHUNK, &ref[cnt]) == 0)
+            memset(shr_block_data(&map, ref[cnt++]), 0x22, 64);
+        shr_slab_sweep(&map, 100, 100);
+        shr_slab_recall(&map);
+    }
+    return cnt;
+}
+
+static bool is_whole(uint64_t ref, unsigned char with)
+{
+    unsigned char want[64];
+    memset(want, with, sizeof(want));
+    return shr_block_valid(&map, ref, CHUNK) &&
+           memcmp(shr_block_data(&map, ref), want, sizeof(want)) == 0;
+}
+
+/* The owner stands still amid an allocation; another one takes all that it can, and then it goes
+ * on. */
+static int owner_check(struct step_child *child, size_t k, void *user)
+{
+    struct shr_heap b;
+    uint64_t ref[4];
+    int status = 0;
+    (void)user;
+    owner_join(&map, &b, 2);
+    uint32_t cnt = take_all(&b, ref, 4);
+    STEP_CHECK(world->counted || cnt >= 1); /* it pins one chunk */
+    if (child->state == STEP_STOPPED) {
+        STEP_CHECK(step_resume(child) == 0 && step_wait(child, &status) == 0 && status == 0);
+        STEP_CHECK(world->ref != 0 || cnt == 2);
+        STEP_CHECK(world->ref == 0 || is_whole(world->ref, 0x11));
+    }
+    for (uint32_t i = 0; i < cnt; i++) {
+        STEP_CHECK(is_whole(ref[i], 0x22));
+        STEP_CHECK(shr_ref_chunk(ref[i]) != shr_ref_chunk(world->ref) || world->ref == 0);
+        STEP_CHECK(shr_load_relaxed(&map.owners[shr_ref_chunk(ref[i])]) == b.owner);
+    }
+    /* The child has ended: what is left of it is swept. */
+    STEP_CHECK(shr_lock_take(&map, 1, &lock[1]) == 0);
+    shr_peer_exit(&map, 1);
+    cnt += take_all(&b, ref + cnt, 4 - cnt);
+    STEP_CHECK(cnt == 2);
+    shr_heap_fini(&b);
+    return 0;
+}
+
+/* Owner a of the test, with two idle chunks, or one that died with two blocks in use. */
+static struct shr_heap step_a;
+
+static int recaller_setup(void *user)
+{
+    step_setup(user);
+    owner_join(&map, &step_a, 1);
+    own_idle(&map, &step_a, 2);
+    return 0;
+}
+
+static int recaller_region(void *user)
+{
+    (void)user;
+    shr_slab_recall(&child_map);
+    return 0;
+}
+
+static int sweeper_setup(void *user)
+{
+    uint64_t ref;
+    step_setup(user);
+    owner_join(&map, &step_a, 1);
+    for (uint32_t i = 0; i < 2; i++)
+        shr_alloc(&step_a, CHUNK, &ref);
+    shr_peer_exit(&map, 1);
+    return 0;
+}
+
+static int sweeper_region(void *user)
+{
+    (void)user;
+    shr_slab_sweep(&child_map, 100, 100);
+    return 0;
+}
+
+/* A recaller or sweeper stands still, or died. The owner allocates, if it lives; another one takes
+ * the rest, gives it back, and the first takes that; then the stopped one goes on. */
+static int other_check(struct step_child *child, size_t k, void *user)
+{
+    struct shr_heap b;
+    uint64_t mine[4], theirs[4];
+    bool lives = shr_load32_relaxed(&map.peers[1].state) == SHR_PEER_USED;
+    int status = 0;
+    (void)user;
+    owner_join(&map, &b, 2);
+    uint32_t mine_cnt = lives ? take_all(&step_a, mine, 1) : 0;
+    STEP_CHECK(mine_cnt == lives);
+    uint32_t cnt = take_all(&b, theirs, 4);
+    STEP_CHECK(cnt + mine_cnt == 2);
+    for (uint32_t i = 0; i < cnt; i++)
+        STEP_CHECK(shr_block_free(&map, theirs[i]));
+    if (lives) /* the same chunk again, with the same owner as at first */
+        mine_cnt += take_all(&step_a, mine + 1, 4);
+    cnt = take_all(&b, theirs, 4);
+    STEP_CHECK(cnt + mine_cnt == 2);
+    if (child->state == STEP_STOPPED)
+        STEP_CHECK(step_resume(child) == 0 && step_wait(child, &status) == 0 && status == 0);
+    for (uint32_t i = 0; i < mine_cnt + cnt; i++) {
+        uint64_t ref = i < mine_cnt ? mine[i] : theirs[i - mine_cnt];
+        STEP_CHECK(is_whole(ref, 0x22));
+        STEP_CHECK(shr_owner_is(shr_load_relaxed(&map.owners[shr_ref_chunk(ref)]),
+                                i < mine_cnt ? step_a.owner : b.owner));
+        STEP_CHECK(shr_block_free(&map, ref));
+    }
+    if (lives)
+        shr_heap_fini(&step_a);
+    shr_heap_fini(&b);
+    STEP_CHECK(pool_count() == 2);
+    return 0;
+}
+
+static void step_run(struct step_scenario *s, step_check_fn *check)
+{
+    struct step_result result;
+    s->teardown = step_teardown;
+    s->user = world;
+    assert_int_equal(step_every(s, STEP_STOP, check, &result), 0);
+    assert_int_equal(step_every(s, STEP_KILL, check, &result), 0);
+}
+
+static size_t every(size_t n)
+{
+    const char *text = getenv("GEB_TEST_LONG");
+    return text != NULL && *text == '1' ? 1 : n;
+}
+
+static void test_every_instruction(void **state)
+{
+    (void)state;
+    if (!step_available())
+        skip();
+    world = support_shared(sizeof(*world));
+    struct step_scenario owner = {.name = "owner amid an allocation",
+                                  .setup = step_setup,
+                                  .prepare = owner_prepare,
+                                  .region = owner_region};
+    step_run(&owner, owner_check);
+    world->counted = true;
+    owner.name = "owner that finds a recall";
+    step_run(&owner, owner_check);
+    struct step_scenario recaller = {.name = "recaller",
+                                     .setup = recaller_setup,
+                                     .prepare = child_attach,
+                                     .region = recaller_region,
+                                     .every = every(13)};
+    step_run(&recaller, other_check);
+    struct step_scenario sweeper = {.name = "sweeper",
+                                    .setup = sweeper_setup,
+                                    .prepare = child_attach,
+                                    .region = sweeper_region,
+                                    .every = every(13)};
+    step_run(&sweeper, other_check);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_teardown(test_idle_owner_gives, bus_close),
+        cmocka_unit_test_teardown(test_announced_stays, bus_close),
+        cmocka_unit_test_teardown(test_recaller_left, bus_close),
+        cmocka_unit_test_teardown(test_runs, bus_close),
+        cmocka_unit_test_teardown(test_membarrier_missing, bus_close),
+        cmocka_unit_test_teardown(test_reclaim_alone, bus_close),
+        cmocka_unit_test_teardown(test_lives_without_consumer, bus_close),
+        cmocka_unit_test_teardown(test_failing_is_cheap, bus_close),
+        cmocka_unit_test_teardown(test_race, bus_close),
+        cmocka_unit_test(test_every_instruction),
+    };
+    support_begin();
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,245 @@
+/* Goal: topics are interned once for all processes, keep their schema, run out as documented, and
+ * survive a registrant that died midway.
+ * Method: handles in one process and in children; rows left in WRITING as a death would leave
+ * them. */
+#include "tests/api_support.h"
+
+#include "lib/internal.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+static struct api_log record;
+
+static void same_name_same_id(void **state)
+{
+    struct geb_producer *second;
+    geb_topic_id id[4];
+    struct api a = {0};
+    (void)state;
+    api_open(&a, GEB_BLOCK, 4);
+    assert_int_equal(geb_join(&second, a.name, "second"), 0);
+    assert_int_equal(geb_topic(second, "t", &id[0]), 0);
+    assert_int_equal(id[0], a.topic);
+    assert_int_equal(geb_topic(second, "T", &id[1]), 0);
+    assert_int_not_equal(id[1], a.topic);
+    assert_int_equal(geb_topic(a.producer, "T", &id[2]), 0);
+    assert_int_equal(id[2], id[1]);
+    assert_int_equal(geb_on(a.bus, "T", api_record, &record), 0); /* no third one */
+    assert_int_equal(geb_topic(second, "tt", &id[3]), 0);
+    assert_string_equal(geb_topic_name(a.bus, id[0]), "t");
+    assert_string_equal(geb_topic_name(a.bus, id[1]), "T");
+    assert_string_equal(geb_topic_name(a.bus, id[3]), "tt");
+    assert_string_equal(geb_topic_name(a.bus, 3), "");
+    assert_string_equal(geb_topic_name(a.bus, 4), "");
+    assert_string_equal(geb_topic_name(a.bus, UINT32_MAX), "");
+    assert_ptr_equal(geb_topic_name(a.bus, id[0]), geb_topic_name(a.bus, id[0]));
+    assert_int_equal(geb_leave(second), 0);
+    api_end(&a);
+}
+
+static void wrong_names(void **state)
+{
+    geb_topic_id id = 77;
+    struct api a = {0};
+    char name[49];
+    (void)state;
+    api_open(&a, GEB_BLOCK, 4);
+    memset(name, 'n', sizeof(name));
+    name[48] = '\0';
+    api_refused(geb_topic(a.producer, "", &id), -EINVAL, "1 to 47");
+    api_refused(geb_topic(a.producer, name, &id), -EINVAL, "48");
+    api_refused(geb_topic(a.producer, NULL, &id), -EINVAL, "name");
+    api_refused(geb_topic(a.producer, "x", NULL), -EINVAL, "NULL");
+    api_refused(geb_topic_schema(a.producer, "x", "", 8, &id), -EINVAL, "schema");
+    api_refused(geb_topic_schema(a.producer, "x", name, 8, &id), -EINVAL, "schema");
+    api_refused(geb_on(a.bus, "", api_record, NULL), -EINVAL, "name");
+    api_refused(geb_on(a.bus, name, api_record, NULL), -EINVAL, "name");
+    api_refused(geb_on(a.bus, NULL, api_record, NULL), -EINVAL, "name");
+    api_refused(geb_on_schema(a.bus, "x", name, 8, api_record, NULL), -EINVAL, "schema");
+    assert_int_equal(id, 77);
+    struct geb_topic_row rows[4];
+    struct geb_watch *watch;
+    assert_int_equal(geb_watch(&watch, a.name), 0);
+    assert_int_equal(geb_watch_topics(watch, rows, 4), 1); /* none was registered by that */
+    assert_int_equal(geb_unwatch(watch), 0);
+    name[47] = '\0';
+    assert_int_equal(geb_topic(a.producer, name, &id), 0);
+    assert_string_equal(geb_topic_name(a.bus, id), name);
+    api_end(&a);
+}
+
+static void table_runs_out(void **state)
+{
+    geb_topic_id id = 77;
+    struct api a = {0};
+    (void)state;
+    api_open(&a, GEB_BLOCK, 4); /* 4 topics, "t" is one */
+    for (int i = 0; i < 3; i++) {
+        char name[8];
+        snprintf(name, sizeof(name), "n%d", i);
+        assert_int_equal(geb_topic(a.producer, name, &id), 0);
+    }
+    api_refused(geb_topic(a.producer, "fifth", &id), -EUSERS, "4");
+    api_refused(geb_on(a.bus, "fifth", api_record, NULL), -EUSERS, "4");
+    assert_int_equal(geb_topic(a.producer, "n1", &id), 0); /* the known ones stay */
+    assert_int_equal(geb_on(a.bus, "n1", api_record, &record), 0);
+    assert_int_equal(geb_publish(a.producer, id, "x", 1), 0);
+    assert_int_equal(geb_dispatch(a.bus, 0), 1);
+    api_end(&a);
+}
+
+static void schemas_are_checked_on_both_sides(void **state)
+{
+    struct geb_producer *second;
+    struct geb_topic_row rows[4];
+    struct geb_watch *watch;
+    geb_topic_id sized;
+    geb_topic_id any;
+    geb_topic_id id = 77;
+    struct api a = {0};
+    (void)state;
+    api_open(&a, GEB_BLOCK, 8);
+    assert_int_equal(geb_join(&second, a.name, "second"), 0);
+    assert_int_equal(geb_topic_schema(a.producer, "sized", "point.v1", 8, &sized), 0);
+    assert_int_equal(geb_topic_schema(second, "sized", "point.v1", 8, &id), 0);
+    assert_int_equal(id, sized);
+    id = 77;
+    api_refused(geb_topic_schema(second, "sized", "point.v2", 8, &id), -EINVAL, "point.v1");
+    api_refused(geb_topic_schema(second, "sized", "point.v1", 16, &id), -EINVAL, "16");
+    api_refused(geb_on_schema(a.bus, "sized", "point.v2", 8, api_record, NULL), -EINVAL,
+                "point.v1");
+    api_refused(geb_topic_schema(second, "t", "late", 8, &id), -EINVAL, "t"); /* takes none later */
+    assert_int_equal(id, 77);
+    assert_int_equal(geb_topic(second, "sized", &id), 0); /* who does not ask, gets it */
+    assert_int_equal(id, sized);
+    assert_int_equal(geb_on_schema(a.bus, "sized", "point.v1", 8, api_record, &record), 0);
+    assert_int_equal(geb_topic_schema(second, "any", "text", 0, &any), 0);
+    assert_int_equal(geb_watch(&watch, a.name), 0);
+    assert_int_equal(geb_watch_topics(watch, rows, 4), 3);
+    assert_string_equal(rows[0].schema, "");
+    assert_string_equal(rows[1].schema, "point.v1");
+    assert_string_equal(rows[2].schema, "text");
+    assert_int_equal(geb_unwatch(watch), 0);
+    /* Payloads of another size are refused, every time and on every way. */
+    struct geb_message m[2] = {{.topic = sized, .len = 8, .data = "12345678"},
+                               {.topic = sized, .len = 7, .data = "1234567"}};
+    struct geb_options options = GEB_OPTIONS_INIT;
+    for (int i = 0; i < 3; i++) {
+        api_refused(geb_publish(second, sized, "1234567", 7), -EMSGSIZE, "schema");
+        api_refused(geb_publish_with(second, sized, "123456789", 9, &options), -EMSGSIZE, "schema");
+        api_refused(geb_publish_batch(second, m, 2, NULL), -EMSGSIZE, "schema");
+        assert_int_equal(geb_publish(second, sized, "12345678", 8), 0);
+        assert_int_equal(geb_publish(second, any, "123", 3), 0);
+        assert_int_equal(geb_publish(second, any, "1234", 4), 0);
+        assert_int_equal(geb_dispatch(a.bus, 0), 3);
+    }
+    assert_int_equal(api_account(&a).accepted, 9);
+    assert_int_equal(geb_leave(second), 0);
+    api_end(&a);
+}
+
+struct racing {
+    const char *name;
+    struct support_line line;
+    uint32_t first; /* where in the list of names it begins */
+    geb_topic_id *id;
+};
+
+#define NAMES 64u
+
+static int register_names(void *arg)
+{
+    struct racing *r = arg;
+    struct geb_producer *producer;
+    SUPPORT_CHECK(geb_join(&producer, r->name, "racer") == 0);
+    support_tell_test(&r->line);
+    support_hear_test(&r->line);
+    for (uint32_t i = 0; i < NAMES; i++) {
+        uint32_t which = (r->first + i) % NAMES;
+        char name[16];
+        snprintf(name, sizeof(name), "name%u", which);
+        SUPPORT_CHECK(geb_topic(producer, name, &r->id[which]) == 0);
+    }
+    SUPPORT_CHECK(geb_leave(producer) == 0);
+    return 0;
+}
+
+static void processes_agree_on_ids(void **state)
+{
+    struct geb_config config = api_config(GEB_BLOCK, 4);
+    struct racing r[2];
+    pid_t pid[2];
+    struct api a = {0};
+    (void)state;
+    config.topics = NAMES + 1;
+    /* A loser of a row must not take its winner, who is off the processor, for dead. */
+    config.patience_ns = 1000000000;
+    api_open_config(&a, &config);
+    for (uint32_t i = 0; i < 2; i++) {
+        r[i] = (struct racing){.name = a.name, .first = i * 3};
+        r[i].id = support_shared(NAMES * sizeof(geb_topic_id));
+        support_line_open(&r[i].line);
+        pid[i] = support_child(register_names, &r[i]);
+        support_hear_child(&r[i].line);
+    }
+    support_tell_child(&r[0].line);
+    support_tell_child(&r[1].line);
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_int_equal(support_wait(pid[i]), 0);
+        support_line_close(&r[i].line);
+    }
+    for (uint32_t i = 0; i < NAMES; i++) {
+        char name[16];
+        snprintf(name, sizeof(name), "name%u", i);
+        assert_int_equal(r[0].id[i], r[1].id[i]);
+        assert_string_equal(geb_topic_name(a.bus, r[0].id[i]), name);
+    }
+    api_end(&a);
+}
+
+static void unfinished_row_costs_one_patience(void **state)
+{
+    struct geb_producer *second;
+    geb_topic_id id;
+    geb_topic_id same;
+    struct api a = {0};
+    (void)state;
+    api_watchdog(60);
+    api_open(&a, GEB_BLOCK, 4);
+    assert_int_equal(geb_join(&second, a.name, "second"), 0);
+    /* A process died between claiming row 1 and making it READY. */
+    shr_store_relaxed(&a.bus->map.topics[1].state,
+                      UINT64_C(9) << 18 | UINT64_C(3) << 2 | SHR_TOPIC_WRITING);
+    assert_int_equal(geb_topic(a.producer, "next", &id), 0);
+    assert_int_equal(id, 2);
+    assert_int_equal(shr_load_relaxed(&a.bus->map.topics[1].state), SHR_TOPIC_DEAD);
+    assert_int_equal(geb_topic(second, "next", &same), 0);
+    assert_int_equal(same, id);
+    assert_string_equal(geb_topic_name(a.bus, 1), "");
+    api_refused(geb_publish(a.producer, 1, "x", 1), -ENXIO, "1");
+    assert_int_equal(geb_publish(a.producer, id, "x", 1), 0); /* an id beyond a dead row */
+    assert_int_equal(geb_publish(a.producer, id, "x", 1), 0);
+    assert_int_equal(geb_leave(second), 0);
+    api_end(&a);
+    api_watchdog(0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(same_name_same_id),
+        cmocka_unit_test(wrong_names),
+        cmocka_unit_test(table_runs_out),
+        cmocka_unit_test(schemas_are_checked_on_both_sides),
+        cmocka_unit_test(processes_agree_on_ids),
+        cmocka_unit_test(unfinished_row_costs_one_patience),
+    };
+    support_begin();
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
