@@ -4,8 +4,9 @@
 usage: bench/report.py ROWS.json DOCUMENT.md
 
 ROWS.json is one array of rows as geb-bench --json writes them. Between the lines
-`<!-- bench:begin -->` and `<!-- bench:end -->` of the document each bench has a section, `### NAME`:
-those of the benches in ROWS.json are replaced, others stay. Everything outside stays as it is.
+`<!-- bench:begin -->` and `<!-- bench:end -->` of the document each bench has a section,
+`### NAME`: those of the benches in ROWS.json are replaced, others stay. Everything outside stays as
+it is.
 """
 import json
 import os
@@ -26,7 +27,8 @@ def machine():
             if line.startswith('model name'):
                 model = line.split(':', 1)[1].strip()
                 break
-    return f'{model}, {os.cpu_count()} CPUs, Linux {os.uname().release}'
+    release = '.'.join(os.uname().release.split('.')[:2])
+    return f'{model}, {os.cpu_count()} CPUs, Linux {release}'
 
 
 def number(value):

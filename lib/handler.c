@@ -9,13 +9,20 @@
 
 /* ---- registering ----------------------------------------------------------------------------- */
 
+/* Whether a handler can be added; asked before its topic is registered. */
+static int check(const struct geb_bus *bus, geb_handler *call)
+{
+    int rc = gebi_check_outside(bus);
+    if (rc == 0 && call == NULL)
+        return gebi_fail(-EINVAL, "the handler is NULL");
+    if (rc == 0 && bus->handler_cnt == GEBI_HANDLERS_MAX)
+        return gebi_fail(-EUSERS, "a bus has %u handlers at most", GEBI_HANDLERS_MAX);
+    return rc;
+}
+
 static int add(struct geb_bus *bus, uint32_t topic, const char *name, geb_handler *call, void *user)
 {
     uint32_t rows = bus->map.geo.region[SHR_REGION_HANDLERS].entries;
-    if (call == NULL)
-        return gebi_fail(-EINVAL, "the handler is NULL");
-    if (bus->handler_cnt == GEBI_HANDLERS_MAX)
-        return gebi_fail(-EUSERS, "a bus has %u handlers at most", GEBI_HANDLERS_MAX);
     struct gebi_handler *h = &bus->handler[bus->handler_cnt];
     *h = (struct gebi_handler){.call = call, .user = user, .topic = topic};
     if (bus->handler_cnt < rows) {
@@ -35,7 +42,7 @@ int geb_on_schema(struct geb_bus *bus, const char *topic, const char *schema, ui
                   geb_handler *handler, void *user)
 {
     geb_topic_id id;
-    int rc = gebi_check_outside(bus);
+    int rc = check(bus, handler);
     if (rc == 0)
         rc = gebi_topic_intern(&bus->map, SHR_CONSUMER_SLOT, topic, schema, bytes, &id);
     return rc < 0 ? rc : add(bus, id, topic, handler, user);
@@ -48,7 +55,7 @@ int geb_on(struct geb_bus *bus, const char *topic, geb_handler *handler, void *u
 
 int geb_on_default(struct geb_bus *bus, geb_handler *handler, void *user)
 {
-    int rc = gebi_check_outside(bus);
+    int rc = check(bus, handler);
     return rc < 0 ? rc : add(bus, DEFAULT_TOPIC, "default", handler, user);
 }
 

@@ -56,7 +56,9 @@ static void read_latency(const struct shr_map *map, struct geb_latency *latency)
 int gebi_metrics(const struct shr_map *map, struct geb_metrics *m)
 {
     struct shr_account account;
-    if (m == NULL || m->size != sizeof(*m))
+    if (m == NULL)
+        return gebi_fail(-EINVAL, "the result pointer is NULL");
+    if (m->size != sizeof(*m))
         return gebi_fail(-EINVAL, "geb_metrics.size is not %zu: start from GEB_METRICS_INIT",
                          sizeof(*m));
     int rc = shr_account(map, &account, NULL);

@@ -4,8 +4,8 @@
  * Method: as crash_publish.c, on a drop-oldest bus that is full: the oldest events are the other
  * producer's, the youngest the victim's (in exclusive mode all are). The dropped ones are in line,
  * in blocks or batches. "No blocks": the ring has room, but all memory is in use, so that the
- * victim drops an event in line for nothing, and then one whose block it needs. "Others drop": before
- * the consumer looks, another producer publishes and so drops where the dead one stood.
+ * victim drops an event in line for nothing, and then one whose block it needs. "Others drop":
+ * before the consumer looks, another producer publishes and so drops where the dead one stood.
  *
  * What is missing afterwards must be the oldest, one publish's worth for each publish begun, and
  * what the account calls dropped. The other producer stays: the sweep of its chunks would hide a

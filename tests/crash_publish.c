@@ -3,7 +3,7 @@
  *
  * Method: on the smallest bus, beyond its first lap, a child publishes two events and is killed at
  * each instruction of the third call in turn: an event in line, in a block, in a run of chunks, a
- * batch, a loan that is committed, a loan that is returned; under each policy, shared and exclusive.
+ * batch, a loan that is committed, one that is returned; under each policy, shared and exclusive.
  * Then the test's own producer and consumer go on for several laps, and everything is compared with
  * the ledger (crash_support.h):
  *   - what the victim had committed, and what others commit, is handled once, in order, whole;
@@ -94,7 +94,7 @@ static void run(struct crash_world *w, struct step_scenario *s, enum crash_kind 
     const char *const modes[] = {"shared", "shared, joined first", "exclusive"};
     for (int policy = 0; policy < 3; policy++) {
         for (int mode = 0; mode < 3; mode++) {
-            /* Copying 100 KiB is one string instruction of as many steps: once in the quick form. */
+            /* Copying 100 KiB is a string instruction of as many steps: once in the quick form. */
             bool costly = kind == CRASH_RUN && (policy != GEB_BLOCK || mode != 0);
             if (costly && crash_every(2) != 1)
                 continue;

@@ -1,5 +1,5 @@
-/* Goal: a consumer that is killed at any instruction loses nothing that was committed: its successor
- * goes on at the right event, and every event ends in one column of the account.
+/* Goal: a consumer that is killed at any instruction loses nothing that was committed: its
+ * successor goes on at the right event, and every event ends in one column of the account.
  *
  * Method: producers fill a small bus, a child opens it and is killed at each instruction of one
  * geb_dispatch(bus, 1) in turn: take, handler, finish, free of the block, done. The event is in

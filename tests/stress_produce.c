@@ -60,7 +60,8 @@ void stress_pin(uint32_t nth)
     cpu_set_t one;
     if (!known && sched_getaffinity(0, sizeof(all), &all) != 0)
         return;
-    known = true;
+    if (!known)
+        known = true; /* once: threads only read it */
     uint32_t left = nth % (uint32_t)CPU_COUNT(&all);
     for (size_t cpu = 0; cpu < CPU_SETSIZE; cpu++) {
         if (!CPU_ISSET(cpu, &all) || left-- != 0)

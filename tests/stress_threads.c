@@ -196,6 +196,7 @@ static void run(uint32_t policy, uint32_t capacity)
     config.max_event = 4096;
     events = stress_events(20000);
     stress_watchdog("threads");
+    stress_pin(0); /* before there are threads: it remembers where they may run */
     assert_int_equal(shr_segment_create(&map, support_path(path), &config), 0);
     shr_store32_relaxed(&finished, 0);
     for (uint32_t slot = 1; slot <= THREADS; slot++) {
@@ -206,7 +207,6 @@ static void run(uint32_t policy, uint32_t capacity)
         slots[slot] = slot;
         assert_int_equal(pthread_create(&thread[slot], NULL, produce, &slots[slot]), 0);
     }
-    stress_pin(0);
     uint64_t cnt = consume();
     for (uint32_t slot = 1; slot <= THREADS; slot++) {
         pthread_join(thread[slot], NULL);

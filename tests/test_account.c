@@ -246,6 +246,20 @@ static void exclusive_events_beyond_head_are_accepted(void **state)
     }
 }
 
+/* The same, and a producer dropped it before anybody else saw it: only the claim of the dead one and
+ * the cell that it names still know of it. */
+static void a_dropped_event_that_nobody_counted_is_dropped(void **state)
+{
+    (void)state;
+    ring_open(SHR_DROP_OLDEST, 8, 0);
+    uint64_t pos = ring_commit(1, 1);
+    shr_store_relaxed(&ring_map.peers[1].published, 0);
+    shr_store_relaxed(&ring_map.peers[1].busy, pos << 1 | SHR_BUSY_EXACT);
+    shr_store_relaxed(&ring.hot->tail, pos + 1);
+    look("dropped", 1, 0, 1, 0);
+    ring_close(NULL);
+}
+
 /* What stands in damaged cells may be miscounted, but harms nobody who looks. */
 static void looking_at_damaged_cells_does_no_harm(void **state)
 {
@@ -279,6 +293,7 @@ int main(void)
         cmocka_unit_test_teardown(it_balances_wherever_the_consumer_stands, ring_close),
         cmocka_unit_test_teardown(it_balances_within_a_mixed_batch, ring_close),
         cmocka_unit_test_teardown(an_event_that_its_producer_did_not_count_is_accepted, ring_close),
+        cmocka_unit_test_teardown(a_dropped_event_that_nobody_counted_is_dropped, ring_close),
         cmocka_unit_test_teardown(exclusive_events_beyond_head_are_accepted, ring_close),
         cmocka_unit_test_teardown(looking_at_damaged_cells_does_no_harm, ring_close),
     };

@@ -177,7 +177,7 @@ static void test_matches(void **state)
     DIFFERS(producers, 3, "producers");
     DIFFERS(topics, 5, "topics");
     DIFFERS(patience_ns, 30001, "patience_ns");
-    DIFFERS(sample_shift, 7, "sample_shift");
+    DIFFERS(sample_shift, 8, "sample_shift");
     DIFFERS(shelf_entries, 1, "shelf_entries");
     DIFFERS(mode, 0660, "mode");
     config.producers = 1;

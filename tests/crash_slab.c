@@ -1,0 +1,310 @@
+/* Goal: an owner, a recaller and a sweeper of slab chunks may be stopped or killed at any instruction:
+ * no block gets two users, and every chunk comes back.
+ *
+ * Method: the child stands still, or died, at each instruction (step.h). Meanwhile others take, fill,
+ * give back and take again what they can get; then the child goes on. In the end every block is
+ * whole and its owner's, and all chunks are in the pool.
+ */
+#include "shmring/peer.h"
+#include "shmring/slab.h"
+#include "tests/step.h"
+#include "tests/support.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CHUNK SHR_CHUNK_BYTES
+
+static struct shr_map map;
+static struct shr_lock lock[5];
+
+static void bus_open(uint32_t chunks)
+{
+    struct shr_config config = support_tiny_config();
+    char path[SHR_PATH_BYTES];
+    config.capacity = 64;
+    config.producers = 4;
+    config.slab_bytes = (uint64_t)chunks * CHUNK;
+    config.max_event = chunks * CHUNK / 2;
+    if (shr_segment_create(&map, support_path(path), &config) != 0)
+        abort();
+    shr_store_relaxed(&map.hot->head, 100);
+}
+
+static void bus_close(void)
+{
+    char path[SHR_PATH_BYTES];
+    memcpy(path, map.path, sizeof(path));
+    for (uint32_t slot = 0; slot < 5; slot++)
+        shr_lock_drop(&lock[slot]);
+    shr_segment_detach(&map);
+    unlink(path);
+}
+
+static void owner_join(struct shr_map *m, struct shr_heap *heap, uint32_t slot)
+{
+    if (shr_lock_take(m, slot, &lock[slot]) != 0)
+        abort();
+    shr_peer_enter(m, slot, "owner");
+    uint64_t epoch = shr_load_relaxed(&m->peers[slot].epoch);
+    if (shr_heap_init(heap, m, shr_owner(slot, epoch)) != 0)
+        abort();
+}
+
+static uint32_t pool_count(void)
+{
+    uint32_t cnt = 0;
+    for (uint32_t i = 0; i < map.geo.chunk_cnt; i++)
+        cnt += shr_load_relaxed(&map.owners[i]) == 0;
+    return cnt;
+}
+
+/* Chunks of one block each that the owner used once and whose blocks are free. */
+static void own_idle(struct shr_map *m, struct shr_heap *heap, uint32_t chunks)
+{
+    uint64_t ref[8];
+    for (uint32_t i = 0; i < chunks; i++)
+        if (shr_alloc(heap, CHUNK, &ref[i]) != 0)
+            abort();
+    for (uint32_t i = 0; i < chunks; i++)
+        shr_block_free(m, ref[i]);
+}
+
+/* In memory of the test and the child. */
+static struct world {
+    char path[SHR_PATH_BYTES];
+    uint64_t ref; /* what the child got, 0: nothing */
+    bool counted; /* the owner finds that somebody recalled */
+} * world;
+
+/* Of the child. */
+static struct shr_map child_map;
+static struct shr_heap child_heap;
+
+static int step_setup(void *user)
+{
+    (void)user;
+    bus_open(2);
+    shr_store_relaxed(&map.hot->tail, 100);
+    memcpy(world->path, map.path, sizeof(map.path));
+    world->ref = 0;
+    return 0;
+}
+
+static void step_teardown(void *user)
+{
+    (void)user;
+    bus_close();
+}
+
+static int child_attach(void *user)
+{
+    (void)user;
+    memset(lock, 0, sizeof(lock));
+    return shr_segment_attach(&child_map, world->path, true);
+}
+
+static int owner_prepare(void *user)
+{
+    int rc = child_attach(user);
+    if (rc != 0)
+        return rc;
+    owner_join(&child_map, &child_heap, 1);
+    own_idle(&child_map, &child_heap, 2);
+    if (world->counted)
+        shr_fetch_add_relaxed(&child_map.hot->recalls, 1);
+    return 0;
+}
+
+static int owner_region(void *user)
+{
+    (void)user;
+    uint64_t ref;
+    if (shr_alloc(&child_heap, CHUNK, &ref) != 0)
+        return 0;
+    memset(shr_block_data(&child_map, ref), 0x11, 64);
+    world->ref = ref;
+    return 0;
+}
+
+#define STEP_CHECK(condition)                                                 \
+    do {                                                                      \
+        if (!(condition)) {                                                   \
+            printf("%s:%d: at %zu: %s\n", __FILE__, __LINE__, k, #condition); \
+            return -EBADMSG;                                                  \
+        }                                                                     \
+    } while (0)
+
+/* Takes what there is, by recall; `more` blocks at most. Returns how many. */
+static uint32_t take_all(struct shr_heap *heap, uint64_t *ref, uint32_t more)
+{
+    uint32_t cnt = 0;
+    for (uint32_t tries = 0; tries < 2; tries++) {
+        while (cnt < more && shr_alloc(heap, CHUNK, &ref[cnt]) == 0)
+            memset(shr_block_data(&map, ref[cnt++]), 0x22, 64);
+        shr_slab_sweep(&map, 100, 100);
+        shr_slab_recall(&map);
+    }
+    return cnt;
+}
+
+static bool is_whole(uint64_t ref, unsigned char with)
+{
+    unsigned char want[64];
+    memset(want, with, sizeof(want));
+    return shr_block_valid(&map, ref, CHUNK) &&
+           memcmp(shr_block_data(&map, ref), want, sizeof(want)) == 0;
+}
+
+/* The owner stands still amid an allocation; another one takes all that it can, and then it goes
+ * on. */
+static int owner_check(struct step_child *child, size_t k, void *user)
+{
+    struct shr_heap b;
+    uint64_t ref[4];
+    int status = 0;
+    (void)user;
+    owner_join(&map, &b, 2);
+    uint32_t cnt = take_all(&b, ref, 4);
+    STEP_CHECK(world->counted || cnt >= 1); /* it pins one chunk */
+    if (child->state == STEP_STOPPED) {
+        STEP_CHECK(step_resume(child) == 0 && step_wait(child, &status) == 0 && status == 0);
+        STEP_CHECK(world->ref != 0 || cnt == 2);
+        STEP_CHECK(world->ref == 0 || is_whole(world->ref, 0x11));
+    }
+    for (uint32_t i = 0; i < cnt; i++) {
+        STEP_CHECK(is_whole(ref[i], 0x22));
+        STEP_CHECK(shr_ref_chunk(ref[i]) != shr_ref_chunk(world->ref) || world->ref == 0);
+        STEP_CHECK(shr_load_relaxed(&map.owners[shr_ref_chunk(ref[i])]) == b.owner);
+    }
+    /* The child has ended: what is left of it is swept. */
+    STEP_CHECK(shr_lock_take(&map, 1, &lock[1]) == 0);
+    shr_peer_exit(&map, 1);
+    cnt += take_all(&b, ref + cnt, 4 - cnt);
+    STEP_CHECK(cnt == 2);
+    shr_heap_fini(&b);
+    return 0;
+}
+
+/* Owner a of the test, with two idle chunks, or one that died with two blocks in use. */
+static struct shr_heap step_a;
+
+static int recaller_setup(void *user)
+{
+    step_setup(user);
+    owner_join(&map, &step_a, 1);
+    own_idle(&map, &step_a, 2);
+    return 0;
+}
+
+static int recaller_region(void *user)
+{
+    (void)user;
+    shr_slab_recall(&child_map);
+    return 0;
+}
+
+static int sweeper_setup(void *user)
+{
+    uint64_t ref;
+    step_setup(user);
+    owner_join(&map, &step_a, 1);
+    for (uint32_t i = 0; i < 2; i++)
+        shr_alloc(&step_a, CHUNK, &ref);
+    shr_peer_exit(&map, 1);
+    return 0;
+}
+
+static int sweeper_region(void *user)
+{
+    (void)user;
+    shr_slab_sweep(&child_map, 100, 100);
+    return 0;
+}
+
+/* A recaller or sweeper stands still, or died. The owner allocates, if it lives; another one takes
+ * the rest, gives it back, and the first takes that; then the stopped one goes on. */
+static int other_check(struct step_child *child, size_t k, void *user)
+{
+    struct shr_heap b;
+    uint64_t mine[4], theirs[4];
+    bool lives = shr_load32_relaxed(&map.peers[1].state) == SHR_PEER_USED;
+    int status = 0;
+    (void)user;
+    owner_join(&map, &b, 2);
+    uint32_t mine_cnt = lives ? take_all(&step_a, mine, 1) : 0;
+    STEP_CHECK(mine_cnt == lives);
+    uint32_t cnt = take_all(&b, theirs, 4);
+    STEP_CHECK(cnt + mine_cnt == 2);
+    for (uint32_t i = 0; i < cnt; i++)
+        STEP_CHECK(shr_block_free(&map, theirs[i]));
+    if (lives) /* the same chunk again, with the same owner as at first */
+        mine_cnt += take_all(&step_a, mine + 1, 4);
+    cnt = take_all(&b, theirs, 4);
+    STEP_CHECK(cnt + mine_cnt == 2);
+    if (child->state == STEP_STOPPED)
+        STEP_CHECK(step_resume(child) == 0 && step_wait(child, &status) == 0 && status == 0);
+    for (uint32_t i = 0; i < mine_cnt + cnt; i++) {
+        uint64_t ref = i < mine_cnt ? mine[i] : theirs[i - mine_cnt];
+        STEP_CHECK(is_whole(ref, 0x22));
+        STEP_CHECK(shr_owner_is(shr_load_relaxed(&map.owners[shr_ref_chunk(ref)]),
+                                i < mine_cnt ? step_a.owner : b.owner));
+        STEP_CHECK(shr_block_free(&map, ref));
+    }
+    if (lives)
+        shr_heap_fini(&step_a);
+    shr_heap_fini(&b);
+    STEP_CHECK(pool_count() == 2);
+    return 0;
+}
+
+static int failures;
+
+static void run(struct step_scenario *s, step_check_fn *check)
+{
+    struct step_result result;
+    s->teardown = step_teardown;
+    s->user = world;
+    failures += step_every(s, STEP_STOP, check, &result) != 0;
+    failures += step_every(s, STEP_KILL, check, &result) != 0;
+}
+
+/* 1 in n points in the quick form, all under GEB_TEST_LONG=1. */
+static size_t every(size_t n)
+{
+    const char *text = getenv("GEB_TEST_LONG");
+    return text != NULL && *text == '1' ? 1 : n;
+}
+
+int main(void)
+{
+    support_begin();
+    if (!step_available()) {
+        printf("skipped: no single-stepping here\n");
+        return 77;
+    }
+    world = support_shared(sizeof(*world));
+    struct step_scenario owner = {.name = "owner amid an allocation",
+                                  .setup = step_setup,
+                                  .prepare = owner_prepare,
+                                  .region = owner_region};
+    run(&owner, owner_check);
+    world->counted = true;
+    owner.name = "owner that finds a recall";
+    owner.every = every(7);
+    run(&owner, owner_check);
+    struct step_scenario recaller = {.name = "recaller",
+                                     .setup = recaller_setup,
+                                     .prepare = child_attach,
+                                     .region = recaller_region,
+                                     .every = every(151)};
+    run(&recaller, other_check);
+    struct step_scenario sweeper = {.name = "sweeper",
+                                    .setup = sweeper_setup,
+                                    .prepare = child_attach,
+                                    .region = sweeper_region,
+                                    .every = every(71)};
+    run(&sweeper, other_check);
+    return failures != 0;
+}
