@@ -151,8 +151,8 @@ GEB_API int geb_on_default(struct geb_bus *bus, geb_handler *handler, void *user
 GEB_API int geb_on_schema(struct geb_bus *bus, const char *topic, const char *schema,
                           uint32_t bytes, geb_handler *handler, void *user);
 
-/* Runs the handlers of up to max waiting events (0: all that wait now) and returns how many;
- * never waits. -EDEADLK from within a handler. */
+/* Runs the handlers of up to max waiting events (0: as many as the bus holds) and returns how many,
+ * a batch counted as one. Does not wait for events. -EDEADLK from within a handler. */
 GEB_API int geb_dispatch(struct geb_bus *bus, uint32_t max);
 
 /* Dispatches until geb_stop. Polls for spin_ns after the last event, then sleeps until a

@@ -140,8 +140,8 @@ void gebi_housekeep(struct geb_bus *bus, uint64_t now_ns);
 /* Groups the handlers by topic. 0 or -ENOMEM. */
 int gebi_flatten(struct geb_bus *bus);
 
-/* Hands out up to max cells of events; less only if there are no more now, or geb_stop was called.
- * Returns how many. */
+/* Hands out up to max cells (a batch is one); less only if there are no more now, or geb_stop was
+ * called. Returns how many. */
 uint32_t gebi_drain(struct geb_bus *bus, uint32_t max);
 
 /* Adds to the distinct errors that observers see. */

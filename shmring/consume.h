@@ -154,6 +154,7 @@ SHR_HOT int shr_next(struct shr_consumer *c, struct shr_item *item)
                 shr_store_release(&k->hand->dropped_after, c->dropped + gap);
             /* The cell stays ours until tail is past it, so the hand need not repeat it. A death
              * between these two leaves a hand behind tail, which is an empty one. */
+            shr_fence_compiler(); /* behind the last event's tail, also for a death */
             shr_store_relaxed(&k->hand->sum_before, c->sum);
             shr_store_release(&k->hand->pos, item->pos);
         }

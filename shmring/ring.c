@@ -258,6 +258,7 @@ static uint32_t drop_at(struct shr_taker *k, const struct shr_map *map, uint64_t
     if (in_slab) {
         /* From the moment that tail is past pos until the block is free, only this hand names
          * it. */
+        shr_fence_compiler(); /* a death leaves an empty hand or a whole one */
         shr_store_relaxed(&hand->ref, words[SHR_WORD_BODY]);
         shr_store_relaxed(&hand->meta, meta);
         shr_store_release(&hand->pos, pos);

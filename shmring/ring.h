@@ -290,7 +290,8 @@ struct shr_sweeper {
     uint64_t pos[SHR_SUSPECTS]; /* positions whose cells may be REVOKED */
     uint32_t pos_cnt;
     bool scan;                            /* look at all cells next time */
-    uint64_t seen[SHR_PRODUCERS_MAX + 1]; /* each peer's took_revoked, as far as we have followed */
+    uint64_t seen[SHR_PRODUCERS_MAX + 1];  /* each peer's took_revoked, as far as we followed */
+    uint64_t swept[SHR_PRODUCERS_MAX + 1]; /* each peer's swept, likewise */
 };
 
 /* Settles what the last owner of a slot left: its claim, its event number, its hand. The caller

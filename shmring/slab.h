@@ -19,8 +19,8 @@
  * An event larger than a chunk takes a run of consecutive chunks; block 0 of the first stands
  * for all.
  *
- * Recall. An owner that idles would keep wholly free chunks for ever, since it gives back only as it
- * allocates. Who finds no block asks them back. Owner and recaller meet without a locked
+ * Recall. An owner that idles would keep wholly free chunks for ever, since it gives back only as
+ * it allocates. Who finds no block asks them back. Owner and recaller meet without a locked
  * instruction on the owner's side:
  *
  *     owner                                       recaller

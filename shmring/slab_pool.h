@@ -47,8 +47,8 @@ bool shr_pool_claim(struct shr_heap *heap, uint32_t *chunk);
  * the bottom. Claims go upwards: of those who meet, the one that is highest wins. */
 bool shr_pool_claim_run(struct shr_heap *heap, uint32_t length, uint32_t *first);
 
-/* A chunk comes from the pool with all words FREE, but for one case: a sweeper that was stopped for
- * two lives of the chunk may return it too soon (slab_sweep.c). Nobody has a reference then. */
+/* Makes all words of a claimed chunk FREE. They are, but for one case: a sweeper that was stopped
+ * for two lives of the chunk may return it too soon (slab_sweep.c). Nobody has a reference then. */
 void shr_chunk_clean(const struct shr_heap *heap, uint32_t class_idx, uint32_t chunk);
 
 /* ---- the lists ------------------------------------------------------------------------------- */

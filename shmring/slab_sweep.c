@@ -11,16 +11,16 @@
  * A header that was read before the owner word is not one of a later owner (edge S8). ORPHAN | end
  * may come again if a later owner left too and committed nothing in its life, for then the end is
  * the same. A sweeper that was stopped all that time frees, rightly, blocks that nobody can name;
- * but its last CAS may return the chunk before all of them are free. Hence chunk_clean in slab.c.
+ * but its last CAS may return the chunk before all of them are free. Hence shr_chunk_clean.
  *
  * A run is swept chunk by chunk. While the consumer has it in hand, all of its chunks wait; if the
  * sweeper dies when some are back, the rest are orphans like any other.
  *
  * Whose hands count. Only the consumer reads a block that it took. A producer that dropped an event
  * frees the block and nothing else, by a CAS that fails on any later use of the block: so what
- * the hands of producers name, alive, stopped or dead, need not be waited for. A dead consumer reads
- * no more, and under drop-oldest its successor only frees as well; under the other policies what
- * a consumer has in hand is not yet taken (`taken` is the ring's done).
+ * the hands of producers name, alive, stopped or dead, need not be waited for. A dead consumer
+ * reads no more, and under drop-oldest its successor only frees as well; under the other policies
+ * what a consumer has in hand is not yet taken (`taken` is the ring's done).
  *
  * What a sweep finds in the owner words, peers and hands may be damaged. It indexes nothing by them
  * before a check.

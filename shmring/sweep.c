@@ -35,6 +35,8 @@ bool shr_sweep_slot(struct shr_map *map, const struct shr_ring *ring, uint32_t s
     if (!ring->exclusive && (busy & SHR_BUSY_EXACT) != 0)
         settle_claim(ring, busy >> 1);
     shr_store_release(&peer->busy, 0);
+    /* It may have died between a revocation and the note of it: the consumer looks at all cells. */
+    shr_store_release(&peer->swept, shr_load_relaxed(&peer->swept) + 1);
     /* edge R6 acquire: tail after the hand's. */
     if (!shr_hand_sweep(map, &peer->hand, shr_load_acquire(&ring->hot->tail)))
         return false;
@@ -44,8 +46,7 @@ bool shr_sweep_slot(struct shr_map *map, const struct shr_ring *ring, uint32_t s
 }
 
 /* Sweeps each used slot whose owner is dead. Returns how many must wait. */
-static uint32_t sweep_dead(struct shr_map *map, const struct shr_ring *ring,
-                           struct shr_sweeper *sweeper)
+static uint32_t sweep_dead(struct shr_map *map, const struct shr_ring *ring)
 {
     uint32_t left = 0;
     for (uint32_t slot = 1; slot <= map->geo.producer_cnt; slot++) {
@@ -56,8 +57,6 @@ static uint32_t sweep_dead(struct shr_map *map, const struct shr_ring *ring,
             continue; /* alive */
         if (!shr_sweep_slot(map, ring, slot))
             left++;
-        /* It may have died between a revocation and the note of it. */
-        sweeper->scan = true;
         shr_lock_drop(&lock);
     }
     return left;
@@ -78,6 +77,9 @@ static void gather_suspects(struct shr_map *map, const struct shr_ring *ring,
 {
     for (uint32_t slot = 0; slot <= map->geo.producer_cnt; slot++) {
         struct shr_peer *peer = &map->peers[slot];
+        uint64_t swept = shr_load_acquire(&peer->swept);
+        sweeper->scan |= swept != sweeper->swept[slot];
+        sweeper->swept[slot] = swept;
         uint64_t revoked = shr_load_acquire(&peer->took_revoked);
         uint64_t fresh = revoked - sweeper->seen[slot];
         sweeper->seen[slot] = revoked;
@@ -138,7 +140,7 @@ static uint32_t sweep_revoked(struct shr_map *map, const struct shr_ring *ring,
 uint32_t shr_sweep(struct shr_map *map, const struct shr_ring *ring, struct shr_sweeper *sweeper,
                    uint32_t *quarantined)
 {
-    uint32_t dead = sweep_dead(map, ring, sweeper);
+    uint32_t dead = sweep_dead(map, ring);
     gather_suspects(map, ring, sweeper);
     *quarantined = sweep_revoked(map, ring, sweeper);
     uint64_t head = shr_load_acquire(&ring->hot->head);

@@ -22,8 +22,8 @@ calls()
     awk '$NF == "total" { print $4 }' "$work/counts"
 }
 
-few=100000
-many=1000000
+few=400000
+many=4000000
 failed=0
 for name in publish throughput; do
     if ! short=$(calls "$name" "$few") || ! long=$(calls "$name" "$many"); then

@@ -12,6 +12,8 @@
  * block that was not freed. */
 #include "tests/crash_support.h"
 
+CRASH_CLOCK_GETTIME
+
 #define OTHERS_DROP 3u
 
 /* The cells that waited, oldest first. */
@@ -60,6 +62,7 @@ static int prepare(void *user)
         rc = crash_send(w, &w->victim, w->kind);
     if (rc == 0)
         crash_compose(w, &w->victim, new_kind(w));
+    crash_steady_clock();
     return rc;
 }
 

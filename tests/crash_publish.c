@@ -14,6 +14,8 @@
  * before the consumer looks ("joined first"; always so in exclusive mode). */
 #include "tests/crash_support.h"
 
+CRASH_CLOCK_GETTIME
+
 static int setup(void *user)
 {
     return crash_create(user);
@@ -29,6 +31,7 @@ static int prepare(void *user)
         rc = crash_send(w, &w->victim, CRASH_INLINE);
     if (rc == 0)
         crash_compose(w, &w->victim, w->kind);
+    crash_steady_clock();
     return rc;
 }
 

@@ -1,9 +1,9 @@
-/* Goal: an owner, a recaller and a sweeper of slab chunks may be stopped or killed at any instruction:
- * no block gets two users, and every chunk comes back.
+/* Goal: an owner, a recaller and a sweeper of slab chunks may be stopped or killed at any
+ * instruction: no block gets two users, and every chunk comes back.
  *
- * Method: the child stands still, or died, at each instruction (step.h). Meanwhile others take, fill,
- * give back and take again what they can get; then the child goes on. In the end every block is
- * whole and its owner's, and all chunks are in the pool.
+ * Method: the child stands still, or died, at each instruction (step.h). Meanwhile others take,
+ * fill, give back and take again what they can get; then the child goes on. In the end every block
+ * is whole and its owner's, and all chunks are in the pool.
  */
 #include "shmring/peer.h"
 #include "shmring/slab.h"
@@ -223,12 +223,24 @@ static int sweeper_region(void *user)
     return 0;
 }
 
+/* All memory in blocks of 128 bytes: whatever header the stopped one comes to next is in use. */
+#define SMALL_CNT (2 * SHR_CHUNK_BLOCKS)
+
+static uint32_t take_small(struct shr_heap *heap, uint64_t *ref)
+{
+    uint32_t cnt = 0;
+    while (cnt < SMALL_CNT && shr_alloc(heap, 128, &ref[cnt]) == 0)
+        cnt++;
+    return cnt;
+}
+
 /* A recaller or sweeper stands still, or died. The owner allocates, if it lives; another one takes
  * the rest, gives it back, and the first takes that; then the stopped one goes on. */
 static int other_check(struct step_child *child, size_t k, void *user)
 {
     struct shr_heap b;
     uint64_t mine[4], theirs[4];
+    static uint64_t small[SMALL_CNT];
     bool lives = shr_load32_relaxed(&map.peers[1].state) == SHR_PEER_USED;
     int status = 0;
     (void)user;
@@ -239,10 +251,14 @@ static int other_check(struct step_child *child, size_t k, void *user)
     STEP_CHECK(cnt + mine_cnt == 2);
     for (uint32_t i = 0; i < cnt; i++)
         STEP_CHECK(shr_block_free(&map, theirs[i]));
-    if (lives) /* the same chunk again, with the same owner as at first */
-        mine_cnt += take_all(&step_a, mine + 1, 4);
-    cnt = take_all(&b, theirs, 4);
-    STEP_CHECK(cnt + mine_cnt == 2);
+    if (lives) { /* the same chunk again, with the same owner as at first */
+        mine_cnt += take_all(&step_a, mine + 1, 3);
+        cnt = take_all(&b, theirs, 4);
+        STEP_CHECK(cnt + mine_cnt == 2);
+    } else {
+        cnt = 0;
+        STEP_CHECK(take_small(&b, small) == SMALL_CNT);
+    }
     if (child->state == STEP_STOPPED)
         STEP_CHECK(step_resume(child) == 0 && step_wait(child, &status) == 0 && status == 0);
     for (uint32_t i = 0; i < mine_cnt + cnt; i++) {
@@ -252,10 +268,37 @@ static int other_check(struct step_child *child, size_t k, void *user)
                                 i < mine_cnt ? step_a.owner : b.owner));
         STEP_CHECK(shr_block_free(&map, ref));
     }
+    for (uint32_t i = 0; i < SMALL_CNT && !lives; i++)
+        STEP_CHECK(shr_block_free(&map, small[i]));
     if (lives)
         shr_heap_fini(&step_a);
     shr_heap_fini(&b);
     STEP_CHECK(pool_count() == 2);
+    return 0;
+}
+
+/* The recaller stands still twice: behind its first count, where the owner looks and finds nothing,
+ * and at one of its last instructions, where the owner allocates. */
+static int looked_between(struct step_scenario *s, size_t k)
+{
+    struct step_child child;
+    uint64_t ref;
+    int status = 0, rc;
+    STEP_CHECK(recaller_setup(world) == 0 && step_start(&child, s) == 0);
+    for (size_t i = 1; shr_load_relaxed(&map.hot->recalls) == 0; i++)
+        STEP_CHECK(step_reach(&child, NULL, i) == 0);
+    own_idle(&map, &step_a, 1);
+    rc = step_reach(&child, NULL, k);
+    STEP_CHECK(rc == 0 || rc == 1);
+    uint32_t got = shr_alloc(&step_a, CHUNK, &ref) == 0;
+    STEP_CHECK(step_resume(&child) == 0 && step_wait(&child, &status) == 0 && status == 0);
+    if (got != 0) {
+        STEP_CHECK(shr_owner_is(shr_load_relaxed(&map.owners[shr_ref_chunk(ref)]), step_a.owner));
+        STEP_CHECK(shr_block_free(&map, ref));
+    }
+    shr_heap_fini(&step_a);
+    STEP_CHECK(pool_count() == 2);
+    step_teardown(world);
     return 0;
 }
 
@@ -300,6 +343,10 @@ int main(void)
                                      .region = recaller_region,
                                      .every = every(151)};
     run(&recaller, other_check);
+    ssize_t cnt = step_count(&recaller);
+    failures += cnt < 200;
+    for (size_t back = 1; back < 80 && failures == 0; back += every(3))
+        failures += looked_between(&recaller, (size_t)cnt - back) != 0;
     struct step_scenario sweeper = {.name = "sweeper",
                                     .setup = sweeper_setup,
                                     .prepare = child_attach,

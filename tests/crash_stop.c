@@ -14,6 +14,8 @@
  *             accepted is handled once, nothing is marked as handed out again. */
 #include "tests/crash_support.h"
 
+CRASH_CLOCK_GETTIME
+
 #define EVENTS      1000u
 #define CAPACITY    16u
 #define SWEEP_EVERY 50u
@@ -43,6 +45,7 @@ static int prepare_producer(void *user)
         rc = crash_send(w, &w->victim, w->kind);
     if (rc == 0)
         crash_compose(w, &w->victim, w->kind);
+    crash_steady_clock();
     return rc;
 }
 
@@ -138,7 +141,10 @@ static int prepare_consumer(void *user)
 {
     struct crash_world *w = user;
     int rc = crash_open(w);
-    return rc == 0 && geb_dispatch(w->bus, 1) != 1 ? -EIO : rc;
+    if (rc == 0 && geb_dispatch(w->bus, 1) != 1)
+        rc = -EIO;
+    crash_steady_clock();
+    return rc;
 }
 
 static int region_consumer(void *user)

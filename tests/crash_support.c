@@ -11,8 +11,7 @@ const char *const crash_kind_text[CRASH_KINDS] = {
 static unsigned char payload[CRASH_BATCH][CRASH_RUN_BYTES];
 static struct geb_message message[CRASH_BATCH];
 static uint64_t clock_ns = 1000000000;
-static size_t total, total_due, total_failed;
-static unsigned leftovers;
+unsigned crash_leftovers;
 
 int crash_fail(const char *file, int line, const char *what, long long value)
 {
@@ -135,6 +134,7 @@ int crash_open(struct crash_world *w)
 
 int crash_create(struct crash_world *w)
 {
+    static uint32_t worlds;
     char path[SHR_PATH_BYTES];
     struct geb_config config = GEB_CONFIG_INIT;
     config.policy = w->policy;
@@ -154,7 +154,7 @@ int crash_create(struct crash_world *w)
         w->ledger = support_shared(sizeof(*w->ledger));
     memset(w->ledger, 0, sizeof(*w->ledger));
     w->victim_slot = w->exclusive ? 1 : 2;
-    support_name(w->name);
+    snprintf(w->name, sizeof(w->name), "crash.%08u", worlds++);
     int rc = geb_create(&w->bus, w->name, &config);
     if (rc == 0)
         rc = take_over(w);
@@ -180,7 +180,7 @@ int crash_destroy(struct crash_world *w)
     if (shr_segment_path(w->name, false, path) == 0)
         unlink(path);
     if (rc != 0 || support_entries(support_dir()) != 0)
-        leftovers++;
+        crash_leftovers++;
     return rc;
 }
 
@@ -449,51 +449,4 @@ int crash_clean(struct crash_world *w)
     CRASH_EQUAL(w->ledger->disorder, 0);
     CRASH_EQUAL(support_entries(support_dir()), 1); /* the bus itself */
     return 0;
-}
-
-/* ---- suites ---------------------------------------------------------------------------------- */
-
-void crash_begin(void)
-{
-    support_begin();
-    if (!step_available()) {
-        printf("skipped: no single-stepping here\n");
-        exit(77);
-    }
-}
-
-size_t crash_every(size_t n)
-{
-    const char *text = getenv("GEB_TEST_LONG");
-    return text != NULL && *text == '1' ? 1 : n;
-}
-
-int crash_run(struct step_scenario *scenario, enum step_action action, step_check_fn *check,
-              const char *format, ...)
-{
-    char name[128];
-    struct step_result result = {0};
-    const char *only = getenv("CRASH_ONLY"); /* a part of the name: runs these alone */
-    va_list args;
-    va_start(args, format);
-    vsnprintf(name, sizeof(name), format, args);
-    va_end(args);
-    if (only != NULL && strstr(name, only) == NULL)
-        return 0;
-    scenario->name = name;
-    int rc = step_every(scenario, action, check, &result);
-    total += result.reached;
-    total_due += result.due;
-    total_failed += result.failed;
-    if (rc != 0 && result.failed == 0)
-        total_failed++; /* not every point was reached */
-    return rc;
-}
-
-int crash_report(const char *suite)
-{
-    printf("%s: %zu instructions, %zu failed\n", suite, total, total_failed);
-    if (leftovers != 0)
-        printf("%s: %u buses were not clean at their end\n", suite, leftovers);
-    return total_failed != 0 || leftovers != 0 || total < total_due || total == 0;
 }

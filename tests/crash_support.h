@@ -24,6 +24,8 @@
 #include "tests/step.h"
 #include "tests/support.h"
 
+#include <time.h>
+
 #define CRASH_SENDERS     6u
 #define CRASH_SEQS        2048u
 #define CRASH_BATCH       3u
@@ -197,6 +199,19 @@ int crash_blocks_free(const struct crash_world *w);
 /* Nothing is left in the segment: nobody takes part but the consumer, which has drained. */
 int crash_clean(struct crash_world *w);
 
+/* ---- the region's clock ---------------------------------------------------------------------- */
+
+/* The kernel's clock_gettime takes a longer way now and then, so a region that reads the time would
+ * not always have the same instructions. Each suite has CRASH_CLOCK_GETTIME once; a child calls
+ * crash_steady_clock last thing in prepare, and from then on each look is a microsecond later. */
+void crash_steady_clock(void);
+int crash_clock_gettime(clockid_t id, struct timespec *time);
+#define CRASH_CLOCK_GETTIME                                \
+    int clock_gettime(clockid_t id, struct timespec *time) \
+    {                                                      \
+        return crash_clock_gettime(id, time);              \
+    }
+
 /* ---- suites ---------------------------------------------------------------------------------- */
 
 extern const char *const crash_policy_text[3];
@@ -204,6 +219,8 @@ extern const char *const crash_kind_text[CRASH_KINDS];
 
 /* 1 in n points in the quick form, all under GEB_TEST_LONG=1. */
 size_t crash_every(size_t n);
+
+extern unsigned crash_leftovers; /* buses that were not clean at their end */
 
 /* Runs a scenario over the world and adds to the totals; 0 if every point was reached and good. */
 int crash_run(struct step_scenario *scenario, enum step_action action, step_check_fn *check,

@@ -20,6 +20,8 @@
 #include <signal.h>
 #include <string.h>
 
+CRASH_CLOCK_GETTIME
+
 /* What the first consumer left, for resume. */
 enum left {
     LEFT_UNFINISHED, /* handler ended, column not raised */
@@ -70,7 +72,10 @@ static int prepare(void *user)
     int rc = crash_open(w);
     if (rc == 0)
         rc = gebi_flatten(w->bus);
-    return rc == 0 && !w->variant && geb_dispatch(w->bus, 1) != 1 ? -EIO : rc;
+    if (rc == 0 && !w->variant && geb_dispatch(w->bus, 1) != 1)
+        rc = -EIO;
+    crash_steady_clock();
+    return rc;
 }
 
 static int region(void *user)
@@ -239,6 +244,13 @@ static int setup_resume(void *user)
     return rc == 0 && support_wait(support_child(first_consumer, w)) != -SIGKILL ? -EIO : rc;
 }
 
+static int prepare_open(void *user)
+{
+    (void)user;
+    crash_steady_clock();
+    return 0;
+}
+
 static int region_open(void *user)
 {
     struct crash_world *w = user;
@@ -260,6 +272,7 @@ static int prepare_core(void *user)
         rc = shr_lock_take(&core_map, SHR_CONSUMER_SLOT, &core_lock);
     if (rc == 0)
         shr_peer_enter(&core_map, SHR_CONSUMER_SLOT, "consumer");
+    crash_steady_clock();
     return rc;
 }
 
@@ -277,7 +290,7 @@ static const struct step_scenario take = {
 static const struct step_scenario resume_core = {
     .setup = setup_resume, .prepare = prepare_core, .region = region_core, .teardown = teardown};
 static const struct step_scenario resume_open = {
-    .setup = setup_resume, .region = region_open, .teardown = teardown};
+    .setup = setup_resume, .prepare = prepare_open, .region = region_open, .teardown = teardown};
 
 static void run_take(struct crash_world *w)
 {

@@ -1,5 +1,5 @@
-/* Goal: a bus with one producer, which uses no locked instruction, keeps the same promises; a second
- * producer is refused, and a successor goes on where a killed one stopped.
+/* Goal: a bus with one producer, which uses no locked instruction, keeps the same promises; a
+ * second producer is refused, and a successor goes on where a killed one stopped.
  *
  * Method: stress_support.h, for each policy and rings of 4, 16 and 1,024 cells, with and without
  * kills.

@@ -1,6 +1,6 @@
-/* Goal: producers that are killed at random points, and their successors in the same slots, cost the
- * one event or batch at most that was in flight; what was accepted is delivered or counted; slots
- * and blocks come back.
+/* Goal: producers that are killed at random points, and their successors in the same slots, cost
+ * the one event or batch at most that was in flight; what was accepted is delivered or counted;
+ * slots and blocks come back.
  *
  * Method: stress_support.h; the consumer kills by events counted, marks what was in flight in the
  * ledger of the dead, and starts a successor at once. Some producers are stopped meanwhile.

@@ -197,8 +197,8 @@ static void dawdle(uint64_t r)
         shr_cpu_relax();
 }
 
-/* A timer that fires at no instruction in particular. Its handler takes longer than a patience, so a
- * claim that it interrupts is revoked, if somebody waits. */
+/* A timer that fires at no instruction in particular. Its handler takes longer than a patience, so
+ * a claim that it interrupts is revoked, if somebody waits. */
 static void arm(void)
 {
     static uint64_t count;

@@ -1,5 +1,5 @@
-/* Goal: producers that are stopped and continued at random points neither hold up the others nor lose
- * or double an event of their own; what is revoked from them they publish again.
+/* Goal: producers that are stopped and continued at random points neither hold up the others nor
+ * lose or double an event of their own; what is revoked from them they publish again.
  *
  * Method: stress_support.h; the consumer sends SIGSTOP and SIGCONT as it counts events, so that the
  * signals follow the run and not a clock. At least one producer always runs, and as long as it has

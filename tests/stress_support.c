@@ -326,7 +326,7 @@ static void check_account(const struct stress_case *c)
     assert_int_equal(run.rest, 0);
 }
 
-/* The droppers' own counts say the same as the gaps; and nothing that a producer held is missing. */
+/* The droppers' own counts say what the gaps say; nothing that a producer held is missing. */
 static void check_leaks(const struct stress_case *c)
 {
     struct geb_watch *watch;

@@ -10,9 +10,9 @@
  * payload, no duplicate, order of its producer, order in real time, batches whole and together; at
  * the end: nothing lost but what is counted as dropped, nothing counted that did not happen.
  *
- * Real-time order: a counter outside the bus gives tickets. Before an event is published its producer
- * draws one, afterwards another. If an event's second ticket is less than the first ticket of an
- * event that was delivered before it, it had returned before that one began, and came too late.
+ * Real-time order: a counter outside the bus gives tickets. Before an event is published its
+ * producer draws one, afterwards another. If an event's second ticket is less than the first ticket
+ * of an event that was delivered before it, it had returned before that one began, and came late.
  */
 #ifndef GEB_TESTS_STRESS_SUPPORT_H
 #define GEB_TESTS_STRESS_SUPPORT_H
@@ -52,7 +52,7 @@ uint64_t stress_events(uint64_t quick);
 /* Runs a case. Prints one line of what happened. */
 void stress_run(const struct stress_case *c);
 
-/* The payload of an event: `bytes` of a stream that (producer, serial) starts; stress_same compares. */
+/* The payload of an event: `bytes` of a stream that (producer, serial) starts. */
 void stress_fill(unsigned char *to, size_t bytes, uint32_t producer, uint64_t serial);
 bool stress_same(const unsigned char *data, size_t bytes, uint32_t producer, uint64_t serial);
 

@@ -1,5 +1,5 @@
-/* Goal: the ring, its takers and its sweep under producers that dawdle inside their claims, with all
- * in one mapping of one process, where ThreadSanitizer sees every access of both sides.
+/* Goal: the ring, its takers and its sweep under producers that dawdle inside their claims, with
+ * all in one mapping of one process, where ThreadSanitizer sees every access of both sides.
  *
  * Method: threads publish through shmring's own functions; every few events one takes shr_publish
  * apart and waits between its steps for longer than the patience, so that claims are revoked, cells

@@ -246,8 +246,8 @@ static void exclusive_events_beyond_head_are_accepted(void **state)
     }
 }
 
-/* The same, and a producer dropped it before anybody else saw it: only the claim of the dead one and
- * the cell that it names still know of it. */
+/* The same, and a producer dropped it before anybody else saw it: only the claim of the dead one
+ * and the cell that it names still know of it. */
 static void a_dropped_event_that_nobody_counted_is_dropped(void **state)
 {
     (void)state;

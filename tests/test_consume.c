@@ -350,7 +350,7 @@ static bool lies_in(const unsigned char *from, uint64_t bytes)
            item.bytes <= (uint64_t)(from + bytes - item.data);
 }
 
-/* Reads all that the item offers, and checks that it lies in a cell, a slab, or the consumer's copy. */
+/* Reads all that the item offers, which lies in a cell, a slab, or the consumer's copy. */
 static void read_item(void)
 {
     static volatile unsigned char sink;

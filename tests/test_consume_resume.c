@@ -1,9 +1,9 @@
 /* Goal: a consumer that dies between any two stores of a take or a finish leaves each event to
  * exactly one outcome: Block and ReturnError hand it out again and say so, drop-oldest counts it as
- * lost_in_crash, and one that was finished is never seen again. Dying while resuming changes nothing.
+ * lost_in_crash, and one that was finished is never seen again. So for a death while resuming.
  *
- * Method: a first consumer takes the event; the stores behind that point are made, or taken back, by
- * hand; then successors start, of which all but the last die at once.
+ * Method: a first consumer takes the event; the stores behind that point are made, or taken back,
+ * by hand; then successors start, of which all but the last die at once.
  */
 #include "shmring/consume.h"
 #include "shmring/slab.h"

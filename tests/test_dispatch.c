@@ -5,6 +5,8 @@
  * about those, seen to be asleep by an observer first. */
 #include "tests/api_support.h"
 
+#include "lib/internal.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -185,7 +187,10 @@ static void stop_from_another_thread_wakes(void **state)
     for (int lap = 0; lap < 3; lap++) {
         start_run(&r, &a);
         api_await_state(&a, 0, "waiting");
+        uint32_t wakes = shr_load32_acquire(&a.bus->map.hot->bell.seq);
         geb_stop(a.bus);
+        /* It is woken: every sleep is bounded, so the run would also end without that, late. */
+        assert_int_not_equal(shr_load32_acquire(&a.bus->map.hot->bell.seq), wakes);
         pthread_join(r.thread, NULL);
         assert_int_equal(r.rc, 0);
         assert_true(r.sleeps >= 1);

@@ -27,7 +27,7 @@ static void cells_are_a_bijection_in_each_lap(void **state)
                 uint32_t index = shr_cell_index(lap[l] * cnt + i, cnt);
                 assert_in_range(index, 0, cnt - 1);
                 assert_int_equal(hit[index]++, 0);
-                /* The same position of every lap has the same cell: states go on from lap to lap. */
+                /* The same in every lap: states go on from one to the next. */
                 assert_int_equal(index, shr_cell_index(i, cnt));
             }
         }

@@ -208,6 +208,32 @@ static void buckets_cover_all_latencies(void **state)
     assert_true(gebi_bucket(UINT64_MAX) < SHR_HIST_BUCKETS);
 }
 
+static void percentiles_are_those_of_the_histogram(void **state)
+{
+    struct api a = {0};
+    (void)state;
+    api_open(&a, GEB_BLOCK, 4);
+    struct shr_histogram *hist = a.bus->map.latency;
+    shr_store_relaxed(&hist->bucket[10], 500);
+    shr_store_relaxed(&hist->bucket[20], 489);
+    shr_store_relaxed(&hist->bucket[30], 10);
+    shr_store_relaxed(&hist->bucket[40], 1);
+    struct geb_latency l = api_account(&a).latency;
+    assert_int_equal(l.count, 1000);
+    assert_int_equal(l.p50_ns, gebi_bucket_ns(10)); /* the 500th of 1,000 */
+    assert_int_equal(l.p99_ns, gebi_bucket_ns(30));
+    assert_int_equal(l.p999_ns, gebi_bucket_ns(30));
+    shr_store_relaxed(&hist->bucket[10], 499);
+    shr_store_relaxed(&hist->bucket[20], 491);
+    shr_store_relaxed(&hist->bucket[30], 8);
+    shr_store_relaxed(&hist->bucket[40], 2);
+    l = api_account(&a).latency;
+    assert_int_equal(l.p50_ns, gebi_bucket_ns(20));
+    assert_int_equal(l.p99_ns, gebi_bucket_ns(20));
+    assert_int_equal(l.p999_ns, gebi_bucket_ns(40));
+    api_end(&a);
+}
+
 static void latency_is_sampled(void **state)
 {
     struct geb_config config = api_config(GEB_BLOCK, 64);
@@ -261,6 +287,7 @@ int main(void)
         cmocka_unit_test(counters_outlive_consumers_and_producers),
         cmocka_unit_test(killed_consumer_loses_nothing_uncounted),
         cmocka_unit_test(buckets_cover_all_latencies),
+        cmocka_unit_test(percentiles_are_those_of_the_histogram),
         cmocka_unit_test(latency_is_sampled),
         cmocka_unit_test(latency_is_from_publish_to_handler),
     };

@@ -324,6 +324,30 @@ static void numbers_pass_32_bits(void **state)
     api_end(&a);
 }
 
+/* Events that are dropped while the low half of the number wraps are still counted right. */
+static void drops_pass_32_bits(void **state)
+{
+    const uint64_t start = (UINT64_C(5) << 32) - 4;
+    struct geb_metrics m = GEB_METRICS_INIT;
+    struct api a = {0};
+    (void)state;
+    open_with_handler(&a, GEB_DROP_OLDEST);
+    assert_int_equal(geb_leave(a.producer), 0);
+    shr_store_relaxed(&a.bus->map.peers[1].published, start);
+    shr_store_relaxed(&a.bus->map.track[1].seen, start);
+    assert_int_equal(geb_join(&a.producer, a.name, "old hand"), 0);
+    api_publish(&a, 0, 14); /* 8 stay */
+    assert_int_equal(geb_metrics(a.bus, &m), 0);
+    assert_int_equal(m.dropped, 6);
+    assert_int_equal(geb_dispatch(a.bus, 0), 8);
+    for (uint32_t i = 0; i < 8; i++)
+        assert_int_equal(record.row[i].event.number, start + 7 + i);
+    assert_int_equal(geb_metrics(a.bus, &m), 0);
+    assert_int_equal(m.dropped, 6);
+    assert_int_equal(m.accepted, start + 14);
+    api_end(&a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -338,6 +362,7 @@ int main(void)
         cmocka_unit_test(options_take_room_without_slabs),
         cmocka_unit_test(options_reach_the_handler),
         cmocka_unit_test(numbers_pass_32_bits),
+        cmocka_unit_test(drops_pass_32_bits),
     };
     support_begin();
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -175,7 +175,7 @@ static void all_cells_before_the_waiting_event_are_revoked_at_once(void **state)
     assert_in_range(poll_until(&pos, 200), PATIENCE, TWO_PATIENCES);
     assert_int_equal(pos, first);
     assert_int_equal(shr_load_relaxed(&ring_map.peers[0].took_revoked), 5);
-    /* The next event has a patience of its own: its uncommitted cell is not revoked for the first. */
+    /* The next event has a patience of its own: its cells are not revoked for the first. */
     pos++;
     assert_in_range(poll_until(&pos, 200), PATIENCE, TWO_PATIENCES);
     assert_int_equal(pos, second);

@@ -122,7 +122,7 @@ static void test_idle_owner_gives(void **state)
     assert_int_equal(pool_count(), 1);
 }
 
-/* What an owner says that it is about to use stays; what it says of all its chunks holds for all. */
+/* What an owner says that it is about to use stays; ANY holds for all of its chunks. */
 static void test_announced_stays(void **state)
 {
     (void)state;
@@ -314,6 +314,38 @@ static void test_lives_without_consumer(void **state)
     }
 }
 
+/* A producer that idles with all memory, which is free: another one publishes, whatever the policy,
+ * and drops nothing for it. */
+static void test_publish_beside_idle(void **state)
+{
+    (void)state;
+    for (uint32_t policy = 0; policy < 3; policy++) {
+        char path[SHR_PATH_BYTES], data[100] = {0};
+        struct shr_config config = support_tiny_config();
+        struct geb_producer *a, *b;
+        struct geb_loan loan[2];
+        geb_topic_id topic;
+        config.policy = policy;
+        config.slab_bytes = 2 * CHUNK;
+        config.max_event = CHUNK;
+        assert_int_equal(shr_segment_create(&map, support_path(path), &config), 0);
+        assert_int_equal(geb_join(&a, path, "idle"), 0);
+        assert_int_equal(geb_join(&b, path, "other"), 0);
+        assert_int_equal(geb_topic(b, "t", &topic), 0);
+        assert_int_equal(geb_publish(b, topic, data, 8), 0); /* not to be dropped */
+        for (uint32_t i = 0; i < 2; i++)
+            assert_int_equal(geb_loan(a, CHUNK, &loan[i]), 0);
+        for (uint32_t i = 0; i < 2; i++)
+            assert_int_equal(geb_return(a, &loan[i]), 0);
+        assert_int_equal(geb_publish(b, topic, data, sizeof(data)), 0);
+        assert_int_equal(shr_load_relaxed(&map.hot->tail), map.geo.cell_cnt);
+        assert_int_equal(geb_leave(a), 0);
+        assert_int_equal(geb_leave(b), 0);
+        if (policy < 2)
+            bus_close(NULL);
+    }
+}
+
 /* ---- finding nothing ------------------------------------------------------------------------- */
 
 static uint64_t cpu_ns(void)
@@ -420,6 +452,7 @@ int main(void)
         cmocka_unit_test_teardown(test_membarrier_missing, bus_close),
         cmocka_unit_test_teardown(test_reclaim_alone, bus_close),
         cmocka_unit_test_teardown(test_lives_without_consumer, bus_close),
+        cmocka_unit_test_teardown(test_publish_beside_idle, bus_close),
         cmocka_unit_test_teardown(test_failing_is_cheap, bus_close),
         cmocka_unit_test_teardown(test_race, bus_close),
     };

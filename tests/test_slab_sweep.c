@@ -119,8 +119,8 @@ static void test_orphans_wait(void **state)
     assert_true(slabs_are_clean());
 }
 
-/* A producer that took an event to drop it, and is stopped before it frees the block: the chunk need
- * not wait for that, and its late free does no harm. Nor for the hand of a consumer that died. */
+/* A producer that took an event to drop it, and is stopped before it frees the block: the chunk
+ * need not wait for that, and its late free does no harm. Nor for the hand of a dead consumer. */
 static void test_only_consumers_hold(void **state)
 {
     (void)state;
@@ -143,8 +143,8 @@ static void test_only_consumers_hold(void **state)
     shr_lock_drop(&stopped);
 }
 
-/* A sweeper that is stopped at any word of an orphan, while another one returns it and a third party
- * fills it, does nothing more; a position that the ring never had is not waited for. */
+/* The end of the ring is remembered once, and one that the ring never had is not waited for. A USED
+ * word in the pool is no loss. */
 static void test_orphan_words(void **state)
 {
     (void)state;

@@ -1,0 +1,75 @@
+/* The crash suites' driver: which points, the totals, and a clock that always goes one way. */
+#include "tests/crash_support.h"
+
+#include <malloc.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+static size_t total, total_due, total_failed;
+static uint64_t steady_ns; /* 0: the kernel's time */
+
+void crash_steady_clock(void)
+{
+    steady_ns = shr_now_ns();
+}
+
+int crash_clock_gettime(clockid_t id, struct timespec *time)
+{
+    if (steady_ns == 0)
+        return (int)syscall(SYS_clock_gettime, id, time);
+    steady_ns += 1000;
+    time->tv_sec = (time_t)(steady_ns / 1000000000u);
+    time->tv_nsec = (long)(steady_ns % 1000000000u);
+    return 0;
+}
+
+void crash_begin(void)
+{
+    support_begin();
+    /* The driver's tables stay out of the heap, which a child inherits: malloc in a region would go
+     * another way once they are there. */
+    mallopt(M_MMAP_THRESHOLD, 4096);
+    if (!step_available()) {
+        printf("skipped: no single-stepping here\n");
+        exit(77);
+    }
+}
+
+size_t crash_every(size_t n)
+{
+    const char *text = getenv("GEB_TEST_LONG");
+    return text != NULL && *text == '1' ? 1 : n;
+}
+
+int crash_run(struct step_scenario *scenario, enum step_action action, step_check_fn *check,
+              const char *format, ...)
+{
+    char name[128];
+    struct step_result result = {0};
+    const char *only = getenv("CRASH_ONLY"); /* a part of the name: runs these alone */
+    va_list args;
+    va_start(args, format);
+    vsnprintf(name, sizeof(name), format, args);
+    va_end(args);
+    if (only != NULL && strstr(name, only) == NULL)
+        return 0;
+    scenario->name = name;
+    int rc = step_every(scenario, action, check, &result);
+    total += result.reached;
+    total_due += result.due;
+    total_failed += result.failed;
+    if (rc != 0 && result.failed == 0)
+        total_failed++; /* not every point was reached */
+    return rc;
+}
+
+int crash_report(const char *suite)
+{
+    printf("%s: %zu instructions, %zu failed\n", suite, total, total_failed);
+    if (crash_leftovers != 0)
+        printf("%s: %u buses were not clean at their end\n", suite, crash_leftovers);
+    return total_failed != 0 || crash_leftovers != 0 || total < total_due || total == 0;
+}
