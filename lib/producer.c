@@ -140,8 +140,8 @@ static SHR_COLD int check_topic_slow(struct geb_producer *p, geb_topic_id topic,
     if (bytes != 0 && bytes != len)
         return gebi_fail(-EMSGSIZE, "the topic's schema has %llu bytes, the event %zu",
                          (unsigned long long)bytes, len);
-    /* Where a cell could hold more than max_event, every event comes here, so that the fast path need
-     * not compare. */
+    /* Where a cell could hold more than max_event, every event comes here, so that the fast path
+     * need not compare. */
     if (bytes == 0 && topic < GEBI_TOPICS_KNOWN && p->max_event >= SHR_INLINE_BYTES)
         p->topic_known[topic / 64] |= UINT64_C(1) << topic % 64;
     return 0;
@@ -187,8 +187,8 @@ static inline uint64_t number_word(const struct geb_producer *p)
     return SHR_LIKELY((low & p->stamp_mask) != 0) ? low : stamp_word() | low;
 }
 
-/* One attempt: commits composed words and wakes the consumer, or -EAGAIN. Inlined with words that no
- * pointer leaves, so that they stay in registers. */
+/* One attempt: commits composed words and wakes the consumer, or -EAGAIN. Inlined with words
+ * that no pointer leaves, so that they stay in registers. */
 SHR_HOT int try_publish(struct geb_producer *p, uint64_t words[SHR_CELL_WORDS], uint32_t events,
                         uint64_t bytes)
 {

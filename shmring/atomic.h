@@ -23,7 +23,8 @@ _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2,
 #define SHR_LIKELY(x)   __builtin_expect(!!(x), 1)
 #define SHR_UNLIKELY(x) __builtin_expect(!!(x), 0)
 #define SHR_COLD        __attribute__((cold, noinline))
-#define SHR_HOT         static inline __attribute__((always_inline)) /* a fast path is one function */
+/* A fast path is one function. */
+#define SHR_HOT static inline __attribute__((always_inline))
 
 static inline uint64_t shr_load_relaxed(const shr_a64 *p)
 {

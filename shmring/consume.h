@@ -82,8 +82,9 @@ void shr_note_gap(struct shr_consumer *c, uint32_t slot, uint64_t gap);
 uint32_t shr_note_again(struct shr_consumer *c, uint64_t events);
 void shr_leave_slow(struct shr_consumer *c, uint64_t ref);
 
-/* Fills the item from its cell, each word read once. False: no honest producer wrote this. Functions
- * that are not inlined get a copy of the item, so that the item itself stays in registers. */
+/* Fills the item from its cell, each word read once. False: no honest producer wrote this.
+ * Functions that are not inlined get a copy of the item, so that the item itself stays in
+ * registers. */
 SHR_HOT bool shr_decode(struct shr_consumer *c, struct shr_cell *cell, struct shr_item *item,
                         uint64_t meta, uint64_t number)
 {

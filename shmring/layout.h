@@ -278,7 +278,7 @@ struct shr_peer {
     shr_a32 pid;               /*  140    4  owner   shown, never used */
     shr_a64 joined_ns;         /*  144    8  owner   CLOCK_MONOTONIC */
     shr_a64 name[6];           /*  152   48  owner   text, zero-terminated */
-    shr_a64 swept;             /*  200    8  sweeper consumer: times that a dead owner was settled */
+    shr_a64 swept;             /*  200    8  sweeper consumer: how often a dead owner was settled */
     shr_a64 reserved_id[6];    /*  208   48  zero */
     SHR_ALONE struct shr_hand hand; /* 256 128 owner  sweeper, metrics */
     /* The cells that it revoked last; entry took_revoked % SHR_REVOKED_POS is the next one. */

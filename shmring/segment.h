@@ -99,8 +99,8 @@ int shr_segment_matches(const struct shr_map *map, const struct shr_config *conf
  * more. */
 int shr_segment_fd(struct shr_map *map);
 
-/* Whether the file still has a name. Who takes a role asks after it has the lock: a remover holds all
- * locks while it takes the name away. */
+/* Whether the file still has a name. Who takes a role asks after it has the lock: a remover
+ * holds all locks while it takes the name away. */
 bool shr_segment_is_named(struct shr_map *map);
 
 #endif

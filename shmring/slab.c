@@ -161,10 +161,12 @@ static int class_grow(struct shr_heap *heap, uint32_t class_idx, uint32_t at_chu
         heap->pool_skip = heap->map->geo.chunk_cnt / LOOK_CNT;
         return -ENOBUFS;
     }
+    shr_chunk_clean(heap, class_idx, chunk);
+    /* edge S2 release: the new generations before the class that they are of. */
+    shr_fence_release();
     /* Relaxed: metrics and the sweep may see this late; takers get it with the reference. */
     shr_store32_relaxed(&heap->map->chunks[chunk].run_chunks, 0);
     shr_store32_relaxed(&heap->map->chunks[chunk].class_idx, class_idx);
-    shr_chunk_clean(heap, class_idx, chunk);
     if (idx == 0)
         idx = cls->chunk_cnt; /* in a circle the same, and nothing is moved */
     memmove(&cls->chunk[idx + 1], &cls->chunk[idx], (cls->chunk_cnt - idx) * sizeof(*cls->chunk));

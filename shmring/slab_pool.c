@@ -87,8 +87,11 @@ void shr_chunk_clean(const struct shr_heap *heap, uint32_t class_idx, uint32_t c
 
     for (uint32_t i = 0; i < shr_class_blocks(class_idx); i++) {
         uint64_t word = shr_load_relaxed(&block[i]); /* relaxed: S3 brought the last ones */
-        if (!shr_word_is_free(word))
-            shr_cas_release(&block[i], word, word & ~UINT64_C(0xffffffff));
+        uint64_t next = shr_block_word(shr_generation_next(word), SHR_BLOCK_FREE);
+        if (shr_word_is_free(word) && word != 0) /* nobody else changes a free word */
+            shr_store_relaxed(&block[i], next);
+        else if (word != 0)
+            shr_cas_release(&block[i], word, next);
     }
 }
 

@@ -48,7 +48,9 @@ bool shr_pool_claim(struct shr_heap *heap, uint32_t *chunk);
 bool shr_pool_claim_run(struct shr_heap *heap, uint32_t length, uint32_t *first);
 
 /* Makes all words of a claimed chunk FREE. They are, but for one case: a sweeper that was stopped
- * for two lives of the chunk may return it too soon (slab_sweep.c). Nobody has a reference then. */
+ * for two lives of the chunk may return it too soon (slab_sweep.c). Nobody has a reference then.
+ * And gives each that was ever used a new generation: the chunk may have been one of another class
+ * since, which leaves other words than these, so an observer could take its bytes for theirs. */
 void shr_chunk_clean(const struct shr_heap *heap, uint32_t class_idx, uint32_t chunk);
 
 /* ---- the lists ------------------------------------------------------------------------------- */

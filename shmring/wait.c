@@ -24,8 +24,8 @@ bool shr_wait_barrier(void)
 {
     if (membarrier(MEMBARRIER_CMD_GLOBAL_EXPEDITED))
         return true;
-    /* The other half of this fence is in the wakers where the bus was marked so when it was made; if
-     * only this process lacks the call, its bounded sleep remains. */
+    /* The other half of this fence is in the wakers where the bus was marked so when it was
+     * made; if only this process lacks the call, its bounded sleep remains. */
     shr_fence_seq_cst();
     return false;
 }

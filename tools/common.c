@@ -23,7 +23,7 @@ int tool_exit_code(int rc)
     }
 }
 
-static void directory_write(char *text, size_t bytes)
+void tool_directory(char *text, size_t bytes)
 {
     const char *dir = getenv("GEB_DIR");
     if (dir != NULL && dir[0] != '\0')
@@ -32,27 +32,57 @@ static void directory_write(char *text, size_t bytes)
         snprintf(text, bytes, "/dev/shm/geb-%u", (unsigned)geteuid());
 }
 
+char *tool_quoted(char text[TOOL_QUOTED_BYTES], const char *argument)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                                "./_-+:,@%";
+    if (argument[0] != '\0' && strspn(argument, plain) == strlen(argument)) {
+        snprintf(text, TOOL_QUOTED_BYTES, "%s", argument);
+        return text;
+    }
+    char *to = text;
+    *to++ = '\'';
+    for (; *argument != '\0' && to < text + TOOL_QUOTED_BYTES - 6; argument++) {
+        if (*argument == '\'')
+            to = stpcpy(to, "'\\''");
+        else
+            *to++ = *argument;
+    }
+    stpcpy(to, "'");
+    return text;
+}
+
 static void next_command_print(const char *bus, int rc)
 {
-    char dir[256];
-    directory_write(dir, sizeof dir);
+    char dir[256], dir_quoted[TOOL_QUOTED_BYTES], bus_quoted[TOOL_QUOTED_BYTES];
+    tool_directory(dir, sizeof dir);
+    tool_quoted(dir_quoted, dir);
+    tool_quoted(bus_quoted, bus);
     switch (rc) {
     case -ENOENT:
-        fprintf(stderr, "  the buses that there are:  ls %s\n", dir);
+        fprintf(stderr, "  to create it:  geb create %s\n  the buses in %s:  geb ls\n", bus_quoted,
+                dir_quoted);
         break;
     case -EACCES:
-        fprintf(stderr, "  whose they are:  ls -la %s\n", dir);
+        fprintf(stderr, "  whose they are:  ls -la %s\n", dir_quoted);
         break;
     case -ENOSPC:
-        fprintf(stderr, "  how full it is:  df -h %s\n", dir);
+        fprintf(stderr, "  how full it is:  df -h %s\n", dir_quoted);
         break;
     case -EPROTO:
     case -EBADMSG:
-        fprintf(stderr, "  to remove it:  geb rm %s\n", bus);
+        fprintf(stderr, "  to remove it:  geb rm --force %s\n", bus_quoted);
         break;
     case -EBUSY:
     case -EUSERS:
-        fprintf(stderr, "  who takes part in it:  geb-top %s --once\n", bus);
+        fprintf(stderr, "  who takes part in it:  geb info %s\n", bus_quoted);
+        break;
+    case -EEXIST:
+        fprintf(stderr, "  how it was made:  geb info %s\n", bus_quoted);
+        break;
+    case -EPIPE:
+    case -ESHUTDOWN:
+        fprintf(stderr, "  to consume it:  geb consume %s\n", bus_quoted);
         break;
     default:
         break;
@@ -82,24 +112,65 @@ int tool_not_built(const char *tool, const char *part)
     return TOOL_USAGE;
 }
 
-int tool_duration(const char *text, uint64_t *ns)
+struct unit {
+    const char *name;
+    double factor;
+};
+
+/* A number and one of the units. Returns 0 or -EINVAL. */
+static int measure_parse(const char *text, const struct unit *units, size_t unit_cnt, double *value)
 {
-    static const struct {
-        const char *unit;
-        double ns;
-    } units[] = {{"ns", 1}, {"us", 1e3}, {"ms", 1e6}, {"s", 1e9}, {"min", 60e9}};
     char *end;
+    if ((text[0] < '0' || text[0] > '9') && text[0] != '.')
+        return -EINVAL;
     errno = 0;
     double number = strtod(text, &end);
-    if (end == text || errno != 0 || !(number >= 0))
+    if (end == text || errno != 0)
         return -EINVAL;
-    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
-        if (strcmp(end, units[i].unit) == 0 && number * units[i].ns < 1e18) {
-            *ns = (uint64_t)(number * units[i].ns);
+    for (size_t i = 0; i < unit_cnt; i++) {
+        if (strcmp(end, units[i].name) == 0 && number * units[i].factor < 1e18) {
+            *value = number * units[i].factor;
             return 0;
         }
     }
     return -EINVAL;
+}
+
+int tool_duration(const char *text, uint64_t *ns)
+{
+    static const struct unit units[] = {{"ns", 1},  {"us", 1e3},   {"ms", 1e6},
+                                        {"s", 1e9}, {"min", 60e9}, {"h", 3600e9}};
+    double value;
+    int rc = measure_parse(text, units, sizeof units / sizeof units[0], &value);
+    if (rc == 0)
+        *ns = (uint64_t)value;
+    return rc;
+}
+
+int tool_size(const char *text, uint64_t *bytes)
+{
+    static const struct unit units[] = {
+        {"B", 1},    {"KiB", 1024}, {"MiB", 1048576}, {"GiB", 1073741824},
+        {"kB", 1e3}, {"MB", 1e6},   {"GB", 1e9}};
+    double value;
+    int rc = measure_parse(text, units, sizeof units / sizeof units[0], &value);
+    if (rc < 0 || value != (double)(uint64_t)value)
+        return -EINVAL;
+    *bytes = (uint64_t)value;
+    return 0;
+}
+
+int tool_rate(const char *text, double *per_s)
+{
+    static const struct unit units[] = {{"/s", 1}};
+    int rc = measure_parse(text, units, 1, per_s);
+    return rc == 0 && *per_s > 0 ? 0 : -EINVAL;
+}
+
+int tool_bad_value(const char *tool, const char *option, const char *value, const char *wanted)
+{
+    fprintf(stderr, "%s: %s %s: %s\n", tool, option, value, wanted);
+    return TOOL_USAGE;
 }
 
 int tool_number(const char *text, uint64_t min, uint64_t max, uint64_t *number)
@@ -117,6 +188,34 @@ const char *tool_bus(const char *argument)
 {
     const char *bus = argument != NULL ? argument : getenv("GEB_BUS");
     return bus != NULL && bus[0] != '\0' ? bus : NULL;
+}
+
+const char *tool_bus_first(const char *option, char *const *arguments, int cnt, int rest_max,
+                           int *rest)
+{
+    const char *preset = option != NULL ? option : tool_bus(NULL);
+    *rest = option == NULL && cnt > 0 && (preset == NULL || cnt > rest_max);
+    return *rest == 1 ? tool_bus(arguments[0]) : preset;
+}
+
+volatile sig_atomic_t tool_interrupted;
+static void (*interrupt_end)(void);
+
+static void interrupt_take(int number)
+{
+    (void)number;
+    tool_interrupted = 1;
+    if (interrupt_end != NULL)
+        interrupt_end();
+}
+
+void tool_catch_interrupts(void (*end)(void))
+{
+    struct sigaction action = {.sa_handler = interrupt_take, .sa_flags = (int)SA_RESETHAND};
+    interrupt_end = end;
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
 }
 
 char *tool_count(char text[TOOL_TEXT_BYTES], uint64_t count)

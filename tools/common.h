@@ -2,6 +2,8 @@
 #ifndef TOOLS_COMMON_H
 #define TOOLS_COMMON_H
 
+#include <signal.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -30,8 +32,35 @@ int tool_duration(const char *text, uint64_t *ns);
 /* A whole decimal number within [min, max]. Returns 0 or -EINVAL. */
 int tool_number(const char *text, uint64_t min, uint64_t max, uint64_t *number);
 
+/* "64KiB", "1.5MiB", "512B": a number and B, KiB, MiB, GiB, kB, MB or GB. Returns 0 or -EINVAL. */
+int tool_size(const char *text, uint64_t *bytes);
+
+/* "100/s", "0.5/s". Returns 0 or -EINVAL. */
+int tool_rate(const char *text, double *per_s);
+
+/* Says that the value of an option is wrong, and what it must be. Returns the exit code. */
+int tool_bad_value(const char *tool, const char *option, const char *value, const char *wanted);
+
 /* The bus of the command line, or of GEB_BUS; NULL if neither names one. */
 const char *tool_bus(const char *argument);
+
+/* The same for a command with arguments behind the bus: when GEB_BUS is set, the first of cnt
+ * arguments is the bus only if there are more than the rest_max that may follow it. option: of
+ * --bus, which goes before both; or NULL. *rest: how many of the arguments are the bus, 0 or 1. */
+const char *tool_bus_first(const char *option, char *const *arguments, int cnt, int rest_max,
+                           int *rest);
+
+/* Writes the directory of the buses that have names, not paths: GEB_DIR or /dev/shm/geb-UID. */
+void tool_directory(char *text, size_t bytes);
+
+/* An argument as a shell takes it: in quotes where it needs them. Returns text. */
+#define TOOL_QUOTED_BYTES 600
+char *tool_quoted(char text[TOOL_QUOTED_BYTES], const char *argument);
+
+/* From here on SIGINT and SIGTERM set tool_interrupted and call `end` (NULL: nothing), which must be
+ * safe in a signal handler; system calls return EINTR. The second one ends the process. */
+extern volatile sig_atomic_t tool_interrupted;
+void tool_catch_interrupts(void (*end)(void));
 
 /* Numbers for people: 1,234,567 · 24.6 MiB · 1.25 us. They return text, a buffer of the caller. */
 #define TOOL_TEXT_BYTES 40

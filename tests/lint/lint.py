@@ -150,7 +150,7 @@ def check_edges(tree):
 
 
 def check_sizes(tree):
-    """Files stay within 500 lines (models: 800), functions (brace to brace, both in column 0) within 70."""
+    """Files stay within 500 lines (models: 800), functions (braces in column 0) within 70."""
     for path in tree.paths:
         if not path.endswith(C_FILES + SCRIPTS):
             continue
