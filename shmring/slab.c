@@ -14,8 +14,9 @@
  * then do without one.
  *
  * Why a stale reference frees nothing. Block i of a chunk uses header word i whatever the class,
- * and only two kinds of writes ever change that word: the allocation by the chunk's owner, {g,
- * FREE} → {g+1, USED}, and the free, {g, USED} → {g, FREE}. Owners follow each other over edge
+ * and only three kinds of writes ever change that word: the allocation by the chunk's owner, {g,
+ * FREE} → {g+1, USED}, the free, {g, USED} → {g, FREE}, and, while the chunk is made ready for a
+ * class or a run, a later generation for observers, {g, FREE} → {g+n, FREE}. Owners follow each other over edge
  * S3, so each starts from the last generation of the one before, and no class change, return to
  * the pool or sweep resets it. Hence {g, USED} stands in the word during one allocation only,
  * and a CAS from it that comes later fails, also when the word now belongs to a block of another
@@ -53,18 +54,11 @@ static uint32_t class_of(uint32_t bytes)
 
 /* ---- blocks ---------------------------------------------------------------------------------- */
 
-/* The generation after the one in word. */
-static uint32_t generation_next(uint64_t word)
-{
-    uint32_t generation = (uint32_t)(word >> 32) + 1;
-    return generation != 0 ? generation : 1;
-}
-
 /* Makes a block of a chunk that we own ours to fill, and names it. */
 static uint64_t block_use(const struct shr_heap *heap, uint32_t class_idx, uint32_t chunk,
                           uint32_t block, uint64_t word)
 {
-    uint32_t generation = generation_next(word);
+    uint32_t generation = shr_generation_next(word);
 
     shr_store_relaxed(&heap->map->chunks[chunk].block[block],
                       shr_block_word(generation, SHR_BLOCK_USED));
@@ -231,6 +225,23 @@ static int run_find(struct shr_heap *heap, uint32_t length, uint32_t *first)
     return -ENOBUFS;
 }
 
+/* The run's chunks get one generation, later than any that they had: an observer sees by each of
+ * them whether it still belongs to the run. Returns the word that comes before it. */
+static uint64_t run_generation(const struct shr_heap *heap, uint32_t first, uint32_t length)
+{
+    struct shr_chunk *chunk = &heap->map->chunks[first];
+    uint64_t last = 0;
+
+    for (uint32_t i = 0; i < length; i++) { /* relaxed: S3 brought the last ones */
+        uint64_t word = shr_load_relaxed(&chunk[i].block[0]);
+        last = word > last ? word : last;
+    }
+    for (uint32_t i = 1; i < length; i++)
+        shr_store_relaxed(&chunk[i].block[0],
+                          shr_block_word(shr_generation_next(last), SHR_BLOCK_FREE));
+    return last;
+}
+
 static int run_alloc(struct shr_heap *heap, uint32_t bytes, uint64_t *ref)
 {
     struct shr_heap_class *cls = &heap->cls[SHR_CLASS_RUN];
@@ -251,10 +262,8 @@ static int run_alloc(struct shr_heap *heap, uint32_t bytes, uint64_t *ref)
         shr_store32_relaxed(&chunk->run_chunks, i == 0 ? length : 0);
         shr_store32_relaxed(&chunk->class_idx, SHR_CLASS_RUN);
     }
-    /* The block is free, as all are in the pool (relaxed: S3 brought us its last word); if somebody
-     * damaged the word, it is free now. */
-    *ref = block_use(heap, SHR_CLASS_RUN, first, 0,
-                     shr_load_relaxed(&heap->map->chunks[first].block[0]));
+    /* The block is free, as all are in the pool; if somebody damaged the word, it is free now. */
+    *ref = block_use(heap, SHR_CLASS_RUN, first, 0, run_generation(heap, first, length));
     cls->chunk[cls->chunk_cnt] = first;
     cls->chunk[cls->chunk_cnt + 1] = length;
     cls->chunk_cnt += SHR_RUN_WORDS;

@@ -162,6 +162,10 @@ bool shr_block_free(const struct shr_map *map, uint64_t ref);
  * accepted is what ref names. True also if the block was freed meanwhile but not filled again. */
 bool shr_block_kept(const struct shr_map *map, uint64_t ref);
 
+/* Copies the first bytes of a block to `to`, for who holds nothing; ref may be anything. False: the
+ * block is not, or not any more, what ref names, and what was copied is void. */
+bool shr_block_copy(const struct shr_map *map, uint64_t ref, void *to, uint64_t bytes);
+
 /* Sweep of chunks. `taken` is the position before which every event has been taken (the ring's
  * `free`). Remembers the ring's end, `head` at least, for chunks whose owner is gone, and returns
  * to the pool those whose last event is taken and which the consumer has not in hand. Returns the

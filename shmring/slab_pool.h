@@ -16,6 +16,13 @@ static inline bool shr_word_is_free(uint64_t word)
     return (uint32_t)word == SHR_BLOCK_FREE;
 }
 
+/* The generation after the one in word. */
+static inline uint32_t shr_generation_next(uint64_t word)
+{
+    uint32_t generation = (uint32_t)(word >> 32) + 1;
+    return generation != 0 ? generation : 1;
+}
+
 /* ---- recall, the owner's side ---------------------------------------------------------------- */
 
 /* Says what we are about to touch. */

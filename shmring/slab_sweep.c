@@ -30,6 +30,8 @@
 #include "shmring/slab.h"
 #include "shmring/wait.h"
 
+#include <string.h>
+
 #define WINDOW_CNT 4096u /* chunks that are decided together */
 
 /* ---- blocks ---------------------------------------------------------------------------------- */
@@ -93,9 +95,35 @@ bool shr_block_kept(const struct shr_map *map, uint64_t ref)
 {
     shr_a64 *header = shr_block_header(map, ref);
 
-    /* edge S2 acquire: if we copied a byte of the next filling, we see its generation. */
+    if (!header)
+        return false;
+    /* edge S2 acquire: if we copied a byte of the next filling, we see its generation, or at least
+     * another class. */
     shr_fence_acquire();
-    return header && (uint32_t)(shr_load_relaxed(header) >> 32) == shr_ref_generation(ref);
+    if (shr_load32_acquire(&map->chunks[shr_ref_chunk(ref)].class_idx) != shr_ref_class(ref))
+        return false;
+    /* edge S2 acquire: if the class was another one in between, we see the later generations. */
+    return (uint32_t)(shr_load_relaxed(header) >> 32) == shr_ref_generation(ref);
+}
+
+bool shr_block_copy(const struct shr_map *map, uint64_t ref, void *to, uint64_t bytes)
+{
+    uint32_t first = shr_ref_chunk(ref);
+    uint64_t room = UINT64_C(1) << (SHR_CLASS_MIN_SHIFT + shr_ref_class(ref));
+
+    if (shr_ref_class(ref) == SHR_CLASS_RUN && first < map->geo.chunk_cnt)
+        room = (uint64_t)(map->geo.chunk_cnt - first) * SHR_CHUNK_BYTES;
+    if (!shr_block_kept(map, ref) || bytes > room)
+        return false;
+    memcpy(to, shr_block_data(map, ref), bytes);
+    if (!shr_block_kept(map, ref))
+        return false;
+    for (uint64_t i = 1; i * SHR_CHUNK_BYTES < bytes; i++) { /* a run: behind the same fence */
+        uint64_t word = shr_load_relaxed(&map->chunks[first + i].block[0]);
+        if ((uint32_t)(word >> 32) != shr_ref_generation(ref))
+            return false;
+    }
+    return true;
 }
 
 /* ---- hands ----------------------------------------------------------------------------------- */

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Goal: the number of system calls does not grow with the number of events.
 # Method: strace -fc counts those of a run and of one with ten times its events; the longer run may
-# have one more call per thousand events more, which leaves room for start-up and a few sleeps.
+# have one more call per hundred events more. That is room for the sleeps of a machine that is busy
+# with other things, and less than a call for each event, or for each batch of 32, would make.
 set -uo pipefail
 bench=${GEB_BENCH:-$GEB_BUILD/bench/geb-bench}
 if [[ ! -x $bench ]] || ! strace -f true 2>/dev/null; then
@@ -22,8 +23,8 @@ calls()
     awk '$NF == "total" { print $4 }' "$work/counts"
 }
 
-few=400000
-many=4000000
+few=100000
+many=1000000
 failed=0
 for name in publish throughput; do
     if ! short=$(calls "$name" "$few") || ! long=$(calls "$name" "$many"); then
@@ -33,7 +34,7 @@ for name in publish throughput; do
     fi
     ((short > 0)) || { printf 'FAIL  strace counted nothing\n'; exit 1; }
     grown=$((long - short))
-    limit=$(((many - few) / 1000))
+    limit=$(((many - few) / 100))
     verdict=OK
     ((grown <= limit)) || { verdict=FAIL; failed=1; }
     printf '%-5s %s: %d calls for %d events, %d for %d; %d more, at most %d\n' "$verdict" "$name" \

@@ -1,4 +1,5 @@
-/* * The recorded walk of step.h, the choice of breakpoints, the driver that visits every point,
+/*
+ * The recorded walk of step.h, the choice of breakpoints, the driver that visits every point,
  * and the names of points.
  */
 #ifndef _GNU_SOURCE

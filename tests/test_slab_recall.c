@@ -274,7 +274,6 @@ static void test_reclaim_alone(void **state)
     assert_int_equal(shr_load_relaxed(&map.hot->reclaiming_ns), 0);
     must_alloc(&b, CHUNK);
     must_alloc(&b, CHUNK);
-    shr_block_free(&map, shr_ref(1, 9, 0, 0) | UINT64_C(2) << 32);
     shr_heap_fini(&b);
     shr_peer_exit(&map, 1);
     owner_join(&map, &b, 2);

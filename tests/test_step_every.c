@@ -1,4 +1,5 @@
-/* * Goal: the driver of step.h shows a check every point of a region, however far, and says when
+/*
+ * Goal: the driver of step.h shows a check every point of a region, however far, and says when
  * it did not; else "0 failed" in a crash suite means nothing. Method: regions whose instructions
  * are known (step_regions.h): a long one, of which breakpoints must reach the same points as
  * steps alone, ways that vary from run to run, shards, regions that go wrong.

@@ -1,23 +1,106 @@
 /* geb rm BUS */
 #include "tools/geb/commands.h"
 
-#include "lib/geb.h"
 #include "tools/common.h"
+#include "tools/geb/look.h"
 
+#include <errno.h>
 #include <getopt.h>
+#include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char usage[] =
+    "Examples:\n"
+    "  geb rm shop                  remove a bus that nobody uses\n"
+    "  geb rm --force shop          remove its name from under those who use it, or what\n"
+    "                               is left of a damaged one or of another version\n"
+    "\nUsage: geb rm [--force] [BUS]\n"
+    "Fails while anybody takes part in it, and names them. With --force they keep the memory they\n"
+    "have, without a name, until they end. --force removes buses only, no other files.\n"
+    "BUS is a name (in GEB_DIR, or /dev/shm/geb-UID) or a path with a slash; GEB_BUS is its\n"
+    "default.\n";
+
+/* Those of a bus who live. */
+static void users_print(const struct look *look)
+{
+    char name[48];
+    for (uint32_t i = 0; i < look->row_cnt; i++) {
+        const struct geb_participant *row = &look->rows[i];
+        if (!look_is_dead(row))
+            fprintf(stderr, "  %s: process %" PRIu32 " (%s), %s\n",
+                    row->slot == 0 ? "consumer" : "producer", row->pid,
+                    look_shown(name, sizeof name, row->name), row->state);
+    }
+}
+
+static int in_use(const char *bus)
+{
+    struct look look;
+    char quoted[TOOL_QUOTED_BYTES];
+    fprintf(stderr, "geb rm: cannot remove \"%s\": it is in use\n", bus);
+    if (look_take(&look, bus) == 0)
+        users_print(&look);
+    look_free(&look);
+    fprintf(stderr, "  end them first, or:  geb rm --force %s\n", tool_quoted(quoted, bus));
+    return TOOL_FAILURE;
+}
+
+/* Where the library finds the bus; it says so only of those that it can open. */
+static void path_write(const char *bus, char *path, size_t bytes)
+{
+    char dir[256];
+    tool_directory(dir, sizeof dir);
+    if (strchr(bus, '/') != NULL)
+        snprintf(path, bytes, "%s", bus);
+    else
+        snprintf(path, bytes, "%s/%s", dir, bus);
+}
+
+/* refusal: what geb_remove said. */
+static int remove_anyway(const char *bus, int refusal)
+{
+    struct look look;
+    uint32_t version = 0;
+    char path[512];
+    if (refusal == -EINVAL || refusal == -ENOENT)
+        return tool_explain("geb rm", "cannot remove", bus, refusal);
+    path_write(bus, path, sizeof path);
+    int rc = look_magic(path, &version);
+    if (rc < 0) {
+        fprintf(stderr, "geb rm: cannot read %s: %s\n", path, strerror(-rc));
+        return tool_exit_code(rc);
+    }
+    if (rc == 0) {
+        fprintf(stderr, "geb rm: %s is no bus, so it stays\n  what it is:  file %s\n", path, path);
+        return TOOL_FAILURE;
+    }
+    bool seen = look_take(&look, bus) == 0;
+    int code = TOOL_OK;
+    if (unlink(path) != 0) {
+        fprintf(stderr, "geb rm: cannot remove %s: %s\n", path, strerror(errno));
+        code = tool_exit_code(-errno);
+    } else if (seen && refusal == -EBUSY) {
+        fprintf(stderr, "geb rm: removed \"%s\" from under:\n", bus);
+        users_print(&look);
+    }
+    look_free(&look);
+    return code;
+}
 
 int command_rm(int argc, char **argv)
 {
     static const struct option options[] = {
         {"help", no_argument, NULL, 'h'}, {"force", no_argument, NULL, 'f'}, {NULL, 0, NULL, 0}};
-    static const char usage[] = "Example:\n  geb rm shop\n\nUsage: geb rm BUS\n"
-                                "Removes a bus. Fails while anybody takes part in it.\n";
-    for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
-        if (c == 'f')
-            return tool_not_built("geb", "rm --force");
-        fputs(usage, c == 'h' ? stdout : stderr);
-        return c == 'h' ? TOOL_OK : TOOL_USAGE;
+    bool force = false;
+    for (int c; (c = getopt_long(argc, argv, "hf", options, NULL)) != -1;) {
+        if (c != 'f') {
+            fputs(usage, c == 'h' ? stdout : stderr);
+            return c == 'h' ? TOOL_OK : TOOL_USAGE;
+        }
+        force = true;
     }
     const char *bus = tool_bus(optind < argc ? argv[optind] : NULL);
     if (bus == NULL || argc - optind > 1) {
@@ -25,5 +108,9 @@ int command_rm(int argc, char **argv)
         return TOOL_USAGE;
     }
     int rc = geb_remove(bus);
-    return rc < 0 ? tool_explain("geb rm", "cannot remove", bus, rc) : TOOL_OK;
+    if (rc == 0)
+        return TOOL_OK;
+    if (force)
+        return remove_anyway(bus, rc);
+    return rc == -EBUSY ? in_use(bus) : tool_explain("geb rm", "cannot remove", bus, rc);
 }
