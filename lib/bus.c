@@ -47,6 +47,8 @@ static int translate(const struct geb_config *config, struct shr_config *to)
         to->max_event = SHR_INLINE_BYTES;
     else if (to->max_event > to->slab_bytes / 2)
         to->max_event = (uint32_t)(to->slab_bytes / 2);
+    if (to->shelf_entries > to->capacity)
+        to->shelf_entries = to->capacity;
     if (config->topics != 0)
         to->topics = config->topics;
     if (config->patience_ns != 0)

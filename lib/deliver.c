@@ -174,7 +174,7 @@ uint32_t gebi_drain(struct geb_bus *bus, uint32_t max)
             keep_distance(bus);
         }
         /* Relaxed: it need only be seen soon. */
-        if (SHR_UNLIKELY(shr_load32_relaxed(&bus->stop) != 0))
+        if (SHR_UNLIKELY(shr_load32_relaxed(&bus->stop) != 0) && bus->running)
             break;
     }
     gebi_dispatching = here.outer;

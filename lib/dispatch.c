@@ -65,6 +65,7 @@ int geb_run(struct geb_bus *bus)
         return rc;
     uint64_t idle_since_ns = shr_now_ns();
     bool slept = false;
+    bus->running = true;
     while (shr_load32_acquire(&bus->stop) == 0) {
         uint32_t cnt = gebi_drain(bus, BATCH);
         if (cnt != 0) {
@@ -85,6 +86,7 @@ int geb_run(struct geb_bus *bus)
             slept = true;
         }
     }
+    bus->running = false;
     shr_store32_relaxed(&bus->stop, 0);
     return 0;
 }

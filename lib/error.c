@@ -74,8 +74,11 @@ void *gebi_handle_alloc(size_t bytes)
 
 void gebi_handle_end(void *handle, size_t bytes)
 {
-    /* Zero pages that take no memory until they are written, which nobody does. */
+    /* Zero pages that take no memory until they are written, which nobody does. Mapped afresh,
+     * since only mappings that were never written merge: else each ended handle would be one more
+     * of the 65,530 that a process may have, and one more to copy at each fork. */
     madvise(handle, bytes, MADV_DONTNEED);
+    mmap(handle, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 }
 
 /* ---- the log of distinct errors -------------------------------------------------------------- */

@@ -350,6 +350,74 @@ struct geb_slab_row {
 };
 GEB_API int geb_watch_slabs(struct geb_watch *watch, struct geb_slab_row *rows, uint32_t max);
 
+/* ---- the tap: every event, copied out, by a watch that takes part in nothing ------------------
+ *
+ * A watch can have one tap. It shows events in the order of the bus, each at most once and whole,
+ * batches event by event, while producers, droppers and a consumer go on, or stand still, or are
+ * dead: nobody waits for it, and it writes nothing. So it can miss events, and says how many.
+ *
+ *     geb_tap(watch, GEB_TAP_NOW);
+ *     while ((rc = geb_tap_wait(watch, &event, GEB_FOREVER)) == 1)
+ *         print(&event);
+ *
+ * What it can miss: an event whose cell was used again (the ring has twice the cells of its
+ * capacity, and a producer that fills a bus of 65,536 events needs about 2 ms for them); an event
+ * over 32 bytes whose block was used again, which may come sooner; and an event that was committed
+ * so late that the tap had gone on. An overtaken tap goes on a quarter of the ring before the next
+ * overtaking. A position that is claimed and not committed holds the tap up for 10 ms of polling
+ * (or the patience of the bus, if that is longer), and only if a committed one waits behind it.
+ *
+ * It costs producers what the reading of their lines costs, about 1 % of their rate while it keeps
+ * up; so it looks for new events at most once in 10 µs while they stream (fewer on small buses). */
+enum geb_tap_start {
+    GEB_TAP_NOW,    /* the events that are committed from now on */
+    GEB_TAP_OLDEST, /* and before them all that the ring still has: the last 2 × capacity - 1
+                     * positions at most, also those that were handled or dropped already */
+};
+
+/* Begins, or begins anew. Copies of events go to memory that the watch owns. -EINVAL, -ENOMEM. */
+GEB_API int geb_tap(struct geb_watch *watch, enum geb_tap_start start);
+
+/* 1: *event is the next one; data is valid until the next call for this watch. redelivered and
+ * attempt are those of an event just published: what the consumer does with it is not seen. 0:
+ * nothing now; what was committed in the last 10 µs may come with a later call. Never blocks.
+ * -EINVAL: no tap. -ENOMEM: no room for this event's copy; it comes again with the next call. */
+GEB_API int geb_tap_next(struct geb_watch *watch, struct geb_event *event);
+
+/* Waits for the next event: 1, or -ETIMEDOUT (deadline 0: at once, but every event that was
+ * committed before the call is found). It naps, 0.05 to 1 ms: a read-only map cannot ask producers
+ * to wake it, so this polls, and an event can come that much later. */
+GEB_API int geb_tap_wait(struct geb_watch *watch, struct geb_event *event, uint64_t deadline_ns);
+
+struct geb_tap_counts {
+    size_t size;     /* of this struct, set by the caller */
+    uint64_t seen;   /* events given out */
+    uint64_t missed; /* events that were committed and not given: gaps in the producers' numbers */
+    uint64_t
+        overtaken;   /* positions that were, or were about to be, used again before the tap came */
+    uint64_t gone;   /* cells whose payload's block was used again */
+    uint64_t passed; /* positions that were not committed when the patience was over */
+    uint64_t bad;    /* cells that no honest producer wrote */
+    uint64_t behind; /* positions that the tap has still to look at */
+};
+#define GEB_TAP_COUNTS_INIT                   \
+    {                                         \
+        .size = sizeof(struct geb_tap_counts) \
+    }
+
+/* Since geb_tap. Between two moments in which nobody publishes, and behind is 0, seen + missed is
+ * the number of events accepted; until behind is 0, missed lacks what no later event has shown yet.
+ * Reads a line of each producer, so do not call it for every event. */
+GEB_API int geb_tap_counts(struct geb_watch *watch, struct geb_tap_counts *counts);
+
+struct geb_tap_row {
+    uint32_t producer;     /* slot */
+    uint64_t last;         /* number of its last event that was given or missed */
+    uint64_t seen, missed; /* as in geb_tap_counts, which brings them up to date */
+};
+/* Fills up to max rows with the producers of which the tap knows. Returns the number of rows. */
+GEB_API int geb_tap_producers(struct geb_watch *watch, struct geb_tap_row *rows, uint32_t max);
+
 /* "0.1.0" */
 GEB_API const char *geb_version(void);
 

@@ -105,6 +105,7 @@ struct geb_bus {
     char (*topic_text)[SHR_NAME_BYTES]; /* for geb_topic_name */
 
     uint64_t spin_ns;
+    bool running;         /* geb_run is at work: geb_stop is meant for it */
     bool waited;          /* the last look found nothing */
     uint64_t pause_ns;    /* how long the dispatcher keeps away from the ring after a wait */
     uint64_t paused_ns;   /* when it did so last … */
@@ -140,8 +141,8 @@ void gebi_housekeep(struct geb_bus *bus, uint64_t now_ns);
 /* Groups the handlers by topic. 0 or -ENOMEM. */
 int gebi_flatten(struct geb_bus *bus);
 
-/* Hands out up to max cells (a batch is one); less only if there are no more now, or geb_stop was
- * called. Returns how many. */
+/* Hands out up to max cells (a batch is one); less only if there are no more now, or geb_stop ends
+ * geb_run. Returns how many. */
 uint32_t gebi_drain(struct geb_bus *bus, uint32_t max);
 
 /* Adds to the distinct errors that observers see. */
@@ -182,6 +183,19 @@ struct gebi_overrun {
 /* Makes room by the policy of the bus, after shr_publish gave -EAGAIN or shr_alloc -ENOBUFS
  * (`rc` says which). 0: try again. */
 int gebi_make_room(struct geb_producer *producer, int rc, struct gebi_overrun *overrun);
+
+/* ---- observer -------------------------------------------------------------------------------- */
+
+struct gebi_tap;
+
+struct geb_watch {
+    uint64_t magic;
+    struct shr_map map;   /* read-only */
+    struct gebi_tap *tap; /* NULL: none */
+};
+
+/* Frees the tap, if there is one. */
+void gebi_tap_end(struct geb_watch *watch);
 
 /* ---- metrics --------------------------------------------------------------------------------- */
 

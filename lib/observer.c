@@ -5,11 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct geb_watch {
-    uint64_t magic;
-    struct shr_map map;
-};
-
 static int check(const struct geb_watch *watch, const void *result)
 {
     if (watch == NULL || result == NULL)
@@ -48,6 +43,7 @@ int geb_unwatch(struct geb_watch *watch)
     int rc = check(watch, watch);
     if (rc < 0)
         return rc;
+    gebi_tap_end(watch);
     shr_segment_detach(&watch->map);
     gebi_handle_end(watch, sizeof(*watch));
     return 0;

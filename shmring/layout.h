@@ -23,7 +23,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* clang-format off: the tables keep their columns. */
+/* The tables keep their columns. */
+/* clang-format off */
 
 #define SHR_MAGIC UINT64_C(0x0053554247424547) /* "GEBGBUS\0" read as little-endian bytes */
 #define SHR_LAYOUT_VERSION 1u

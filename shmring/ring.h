@@ -178,7 +178,8 @@ SHR_HOT int64_t shr_publish_exclusive(struct shr_writer *w, const uint64_t words
     shr_store_release(&cell->state, shr_state(pos, SHR_TAG_READY));
     w->next = pos + 1;
     w->number += events;
-    shr_store_release(&w->peer->published, w->number); /* in this order also for a death */
+    /* edge M3 release: the commit before its count; in this order also for a death. */
+    shr_store_release(&w->peer->published, w->number);
     shr_store_release(&w->ring.hot->head, pos + 1);
     return (int64_t)pos;
 }
@@ -219,6 +220,7 @@ SHR_HOT int64_t shr_publish(struct shr_writer *w, const uint64_t words[SHR_CELL_
             /* edge R2 release: whoever sees READY sees the body and the exact claim. */
             if (SHR_LIKELY(shr_cas_release(&cell->state, state, shr_state(pos, SHR_TAG_READY)))) {
                 w->number += events;
+                /* edge M3 release: the claim before its count. */
                 shr_store_release(&peer->published, w->number);
                 shr_store_release(&peer->busy, 0); /* a death leaves the number or the claim */
                 return (int64_t)pos;
@@ -289,7 +291,7 @@ uint32_t shr_drop(struct shr_taker *k, const struct shr_map *map, bool only_if_f
 struct shr_sweeper {
     uint64_t pos[SHR_SUSPECTS]; /* positions whose cells may be REVOKED */
     uint32_t pos_cnt;
-    bool scan;                            /* look at all cells next time */
+    bool scan;                             /* look at all cells next time */
     uint64_t seen[SHR_PRODUCERS_MAX + 1];  /* each peer's took_revoked, as far as we followed */
     uint64_t swept[SHR_PRODUCERS_MAX + 1]; /* each peer's swept, likewise */
 };

@@ -16,9 +16,9 @@
  * Why a stale reference frees nothing. Block i of a chunk uses header word i whatever the class,
  * and only three kinds of writes ever change that word: the allocation by the chunk's owner, {g,
  * FREE} → {g+1, USED}, the free, {g, USED} → {g, FREE}, and, while the chunk is made ready for a
- * class or a run, a later generation for observers, {g, FREE} → {g+n, FREE}. Owners follow each other over edge
- * S3, so each starts from the last generation of the one before, and no class change, return to
- * the pool or sweep resets it. Hence {g, USED} stands in the word during one allocation only,
+ * class or a run, a later generation for observers, {g, FREE} → {g+n, FREE}. Owners follow each
+ * other over edge S3, so each starts from the last generation of the one before, and no class
+ * change, return to the pool or sweep resets it. Hence {g, USED} stands in the word during one allocation only,
  * and a CAS from it that comes later fails, also when the word now belongs to a block of another
  * size. (A generation comes again after 2³² allocations of one block; a reference is never held
  * for so long, since its hand pins the block, and hands of the dead are swept.)

@@ -59,8 +59,8 @@ void api_publish(struct api *api, uint64_t from, uint32_t cnt);
 /* The number in a recorded event. */
 uint64_t api_number(const struct api_row *row);
 
-/* The metrics, after checking that the account adds up, that published, processed and used agree with
- * it, and that an observer sees the same. */
+/* The metrics, after checking that the account adds up, that published, processed and used agree
+ * with it, and that an observer sees the same. */
 struct geb_metrics api_account(struct api *api);
 
 /* Fails unless rc is expected and geb_last_error() has this text. */

@@ -1,9 +1,9 @@
-/* Goal: under GEB_BLOCK a producer waits asleep, and every way in which its wait may end has a result
- * of its own: room, deadline, cancellation, an orderly close, a dead consumer, a handler that would
- * wait for itself.
- * Method: a thread or child that waits, seen to wait by an observer before anything is done to it;
- * sleeps are counted (voluntary context switches), wall time is not, except for the one second
- * after which a dead consumer is gone. */
+/* Goal: under GEB_BLOCK a producer waits asleep, and every way in which its wait may end has a
+ * result of its own: room, deadline, cancellation, an orderly close, a dead consumer, a handler
+ * that would wait for itself.
+ * Method: a thread or child that waits, seen to wait by an observer before anything is done to
+ * it; sleeps are counted (voluntary context switches), wall time is not, except for the one
+ * second after which a dead consumer is gone. */
 #include "tests/api_support.h"
 
 #include "lib/internal.h"
@@ -107,8 +107,8 @@ static void past_deadline_does_not_wait(void **state)
     end(&a);
 }
 
-/* Handles one event once the waiter is at the gate. Every sleep is bounded, so only the gate's count
- * tells a wake from the end of a sleep. */
+/* Handles one event once the waiter is at the gate. Every sleep is bounded, so only the gate's
+ * count tells a wake from the end of a sleep. */
 static void dispatch_must_wake(struct api *a, struct shr_gate *gate)
 {
     while (shr_load32_acquire(&gate->waiting) == 0)

@@ -1,7 +1,7 @@
 /* Goal: what GoEventBus's own tests check holds here too, in geb's words.
- * Method: one test for each of its behaviours that geb has today, under each policy where the policy
- * matters. Middleware, hooks, workers, schedules, transactions, retry and the shelf are not built
- * yet. */
+ * Method: one test for each of its behaviours that geb has today, under each policy where the
+ * policy matters. Middleware, hooks, workers, schedules, transactions, retry and the shelf are
+ * not built yet. */
 #include "tests/api_support.h"
 
 #include <errno.h>

@@ -1,9 +1,8 @@
-/* Goal: a committed event waits at most two patiences of consumer polling time behind producers that
- * were stopped or killed between claim and commit, however many; and who wakes up late loses
- * nothing.
- * Method: the claim is made by hand on the mapped ring, as a producer stopped there leaves it: busy,
- * fetch_add on head, busy exact. The consumer's clock is one that only counts polls: each look at
- * it is one step, so that neither the machine's load nor its speed matters. */
+/* Goal: a committed event waits at most two patiences of consumer polling time behind producers
+ * that were stopped or killed between claim and commit, however many.
+ * Method: the claim is made by hand on the mapped ring, as a producer stopped there leaves it:
+ * busy, fetch_add on head, busy exact. The consumer's clock is one that only counts polls: each
+ * look at it is one step, so that neither the machine's load nor its speed matters. */
 #include "tests/api_support.h"
 
 #include "lib/internal.h"

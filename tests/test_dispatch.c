@@ -1,6 +1,6 @@
-/* Goal: geb_dispatch and geb_run hand out each event once, in order, as many as asked; geb_stop ends
- * a run from anywhere; one bus may be dispatched within a handler of another one, but never within
- * its own.
+/* Goal: geb_dispatch and geb_run hand out each event once, in order, as many as asked; geb_stop
+ * ends a run from anywhere; one bus may be dispatched within a handler of another one, but never
+ * within its own.
  * Method: single-threaded where the numbers are exact; a thread or a signal where the promise is
  * about those, seen to be asleep by an observer first. */
 #include "tests/api_support.h"

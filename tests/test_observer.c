@@ -1,6 +1,6 @@
 /* Goal: an observer sees what there is, in every table, cannot write, and is not noticed.
- * Method: tables against what was just done; /proc/self/maps of a child that only watches; the bytes
- * of the file before and after watching. */
+ * Method: tables against what was just done; /proc/self/maps of a child that only watches; the
+ * bytes of the file before and after watching. */
 #include "tests/api_support.h"
 
 #include <errno.h>

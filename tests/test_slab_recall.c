@@ -19,6 +19,13 @@
 
 #include <cmocka.h>
 
+/* Owners die here within one process, and a death leaves its private memory behind. */
+const char *__asan_default_options(void);
+const char *__asan_default_options(void)
+{
+    return "detect_leaks=0";
+}
+
 #define CHUNK SHR_CHUNK_BYTES
 
 static struct shr_map map;
@@ -132,6 +139,10 @@ static void test_announced_stays(void **state)
     own_idle(&map, &a, 3);
     announce_for(1, SHR_ALLOCATING_ANY);
     assert_int_equal(shr_slab_recall(&map), 0);
+    uint64_t word = shr_load_relaxed(&map.owners[a.cls[9].chunk[1]]);
+    assert_true(word != a.owner && shr_owner_is(word, a.owner));
+    assert_int_equal(shr_slab_recall(&map), 0); /* no two recalls have one number */
+    assert_int_not_equal(shr_load_relaxed(&map.owners[a.cls[9].chunk[1]]), word);
     announce_for(1, a.cls[9].chunk[1] + 1);
     assert_int_equal(shr_slab_recall(&map), 2);
     assert_int_not_equal(shr_load_relaxed(&map.owners[a.cls[9].chunk[1]]), 0);
@@ -390,19 +401,23 @@ static void test_failing_is_cheap(void **state)
 
 /* ---- a race ---------------------------------------------------------------------------------- */
 
-#define RACE_CNT 30000u
-static shr_a64 race_served[2];
+#define RACE_CNT 10000u
+static shr_a32 race_refused;
 
-/* Takes blocks of one or two chunks, stamps and checks them, and recalls when it gets none. */
+/* Takes RACE_CNT blocks of one or two chunks, stamps and checks them, and recalls when it gets
+ * none. Ends only if recall works: each of the two leaves all memory idle at times, the first to
+ * end for good. */
 static void *race_main(void *arg)
 {
     struct shr_heap *heap = arg;
-    uint64_t me = heap->owner >> 48, torn = 0;
-    for (uint32_t i = 0; i < RACE_CNT; i++) {
-        uint32_t bytes = i % 3 == 0 ? 2 * CHUNK : 30000u << (i % 2);
+    uint64_t torn = 0;
+    for (uint32_t served = 0; served < RACE_CNT;) {
+        uint32_t bytes = served % 3 == 0 ? 2 * CHUNK : 30000u << (served % 2);
         uint64_t ref;
         if (shr_alloc(heap, bytes, &ref) != 0) {
-            shr_slab_recall(heap->map);
+            shr_fetch_add32_release(&race_refused, 1);
+            if (shr_slab_recall(heap->map) == 0)
+                sched_yield();
             continue;
         }
         unsigned char *data = shr_block_data(heap->map, ref);
@@ -412,7 +427,7 @@ static void *race_main(void *arg)
             torn += memcmp(data + at, &ref, 8) != 0;
         torn += !shr_block_valid(heap->map, ref, bytes);
         torn += !shr_block_free(heap->map, ref);
-        shr_store_relaxed(&race_served[me - 1], shr_load_relaxed(&race_served[me - 1]) + 1);
+        served++;
     }
     return (void *)(uintptr_t)torn;
 }
@@ -432,10 +447,9 @@ static void test_race(void **state)
         pthread_join(thread[i], &torn);
         assert_null(torn);
     }
-    print_message("served %lu and %lu, %lu counts\n", (unsigned long)race_served[0],
-                  (unsigned long)race_served[1],
+    print_message("%u refused, %lu counts\n", shr_load32_relaxed(&race_refused),
                   (unsigned long)shr_load_relaxed(&map.hot->recalls));
-    assert_true(race_served[0] > 0 && race_served[1] > 0);
+    assert_true(shr_load32_relaxed(&race_refused) > 0);
     for (uint32_t i = 0; i < 2; i++)
         shr_heap_fini(&heap[i]);
     assert_int_equal(pool_count(), 2);
