@@ -1,4 +1,5 @@
-/* The slabs as their owners see them: allocation. Taking chunks and giving them back: slab_pool.c.
+/* The slabs as their owners see them: allocation. Taking chunks and giving them back:
+ * slab_pool.c.
  *
  * Finding a free block. Blocks are mostly freed in the order in which they were allocated, since
  * the ring is a queue. So each class keeps its chunks in a circle with one cursor: behind it is
@@ -18,15 +19,16 @@
  * FREE} → {g+1, USED}, the free, {g, USED} → {g, FREE}, and, while the chunk is made ready for a
  * class or a run, a later generation for observers, {g, FREE} → {g+n, FREE}. Owners follow each
  * other over edge S3, so each starts from the last generation of the one before, and no class
- * change, return to the pool or sweep resets it. Hence {g, USED} stands in the word during one allocation only,
- * and a CAS from it that comes later fails, also when the word now belongs to a block of another
- * size. (A generation comes again after 2³² allocations of one block; a reference is never held
- * for so long, since its hand pins the block, and hands of the dead are swept.)
+ * change, return to the pool or sweep resets it. Hence {g, USED} stands in the word during one
+ * allocation only, and a CAS from it that comes later fails, also when the word now belongs to a
+ * block of another size. (A generation comes again after 2³² allocations of one block; a
+ * reference is never held for so long, since its hand pins the block, and hands of the dead are
+ * swept.)
  *
  * Why the owner may store plainly. A USED word changes by CAS only and becomes FREE; a FREE word
- * changes by the owner only, for every CAS expects USED. And the chunk stays ours from the look at
- * the count of recalls to the end of the allocation: a recall that it missed finds what we said.
- *
+ * changes by the owner only, for every CAS expects USED. And the chunk stays ours from the look
+ * at the count of recalls to the end of the allocation: a recall that it missed finds what we
+ * said.
  */
 #include "shmring/slab_pool.h"
 
