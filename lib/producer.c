@@ -187,14 +187,16 @@ static inline uint64_t number_word(const struct geb_producer *p)
     return SHR_LIKELY((low & p->stamp_mask) != 0) ? low : stamp_word() | low;
 }
 
-/* One attempt: commits composed words and wakes the consumer, or -EAGAIN. Inlined with words
- * that no pointer leaves, so that they stay in registers. */
+/* One attempt: commits composed words and wakes the consumer; or -EAGAIN: full; -EINTR: try again.
+ * Inlined with words that no pointer leaves and that no loop needs again, so that they stay in
+ * registers. */
 SHR_HOT int try_publish(struct geb_producer *p, uint64_t words[SHR_CELL_WORDS], uint32_t events,
                         uint64_t bytes)
 {
     words[SHR_WORD_NUMBER] = number_word(p);
-    if (SHR_UNLIKELY(shr_publish(&p->writer, words, events) < 0))
-        return -EAGAIN;
+    int64_t pos = shr_try_publish(&p->writer, words, events);
+    if (SHR_UNLIKELY(pos < 0))
+        return (int)pos;
     p->bytes += bytes;
     shr_store_relaxed(&p->writer.peer->bytes, p->bytes);
     shr_gate_notify(&p->writer.ring.hot->bell, p->fence);
@@ -206,9 +208,9 @@ static int publish_words(struct geb_producer *p, uint64_t words[SHR_CELL_WORDS],
                          uint64_t bytes, uint64_t wait_until_ns)
 {
     struct gebi_overrun overrun = {.wait_until_ns = wait_until_ns};
-    while (SHR_UNLIKELY(try_publish(p, words, events, bytes) < 0)) {
-        int rc = gebi_make_room(p, -EAGAIN, &overrun);
-        if (rc < 0)
+    int rc;
+    while (SHR_UNLIKELY((rc = try_publish(p, words, events, bytes)) < 0)) {
+        if (rc == -EAGAIN && (rc = gebi_make_room(p, rc, &overrun)) < 0)
             return rc;
     }
     return 0;
@@ -280,16 +282,16 @@ SHR_HOT int try_inline(struct geb_producer *p, geb_topic_id topic, const void *d
     return try_publish(p, words, 1, len);
 }
 
-/* The bus was full. */
+/* The first attempt gave rc: the bus was full, or the ticket void. */
 static SHR_COLD int publish_again(struct geb_producer *p, geb_topic_id topic, const void *data,
-                                  size_t len)
+                                  size_t len, int rc)
 {
     struct gebi_overrun overrun = {.wait_until_ns = GEB_FOREVER};
     do {
-        int rc = gebi_make_room(p, -EAGAIN, &overrun);
-        if (rc < 0)
+        if (rc == -EAGAIN && (rc = gebi_make_room(p, rc, &overrun)) < 0)
             return rc;
-    } while (try_inline(p, topic, data, len) < 0);
+        rc = try_inline(p, topic, data, len);
+    } while (rc < 0);
     return 0;
 }
 
@@ -308,7 +310,7 @@ int geb_publish(struct geb_producer *p, geb_topic_id topic, const void *data, si
         rc = try_inline(p, topic, data, len);
     else
         return publish_large(p, topic, data, len, NULL);
-    return SHR_LIKELY(rc == 0) ? 0 : publish_again(p, topic, data, len);
+    return SHR_LIKELY(rc == 0) ? 0 : publish_again(p, topic, data, len, rc);
 }
 
 static int check_options(const struct geb_options *options)

@@ -164,20 +164,20 @@ SHR_COLD uint64_t shr_find_gap_slow(const struct shr_consumer *c, struct shr_ite
 }
 
 /* Drop-oldest: writes the hand, whole before its pos, then takes. False: a producer was first. */
-bool shr_take_in_hand(struct shr_consumer *c, const struct shr_item *item, uint64_t meta,
-                      uint64_t gap)
+bool shr_take_in_hand(struct shr_consumer *c, uint64_t pos, uint64_t ref, uint64_t number,
+                      uint64_t events, uint64_t meta, uint64_t gap)
 {
     struct shr_hand *hand = c->taker.hand;
     shr_store_release(&hand->pos, 0);
     shr_fence_compiler(); /* a death leaves an empty hand or a whole one */
-    shr_store_relaxed(&hand->ref, item->ref);
+    shr_store_relaxed(&hand->ref, ref);
     shr_store_relaxed(&hand->meta, meta);
-    shr_store_relaxed(&hand->number, item->number);
-    shr_store_relaxed(&hand->events, item->events);
+    shr_store_relaxed(&hand->number, number);
+    shr_store_relaxed(&hand->events, events);
     shr_store_relaxed(&hand->sum_before, c->sum);
     shr_store_relaxed(&hand->dropped_after, c->dropped + gap);
-    shr_store_release(&hand->pos, item->pos);
-    if (shr_take_at(&c->taker, item->pos))
+    shr_store_release(&hand->pos, pos);
+    if (shr_take_at(&c->taker, pos))
         return true;
     shr_store_release(&hand->pos, 0); /* it is not in hand, nor in the account of what is */
     return false;

@@ -40,14 +40,16 @@ struct shr_item {
     uint64_t number;           /* of its first event, 64 bits */
     uint64_t key;
     uint64_t ref; /* 0: in line */
-    uint32_t bytes;
-    uint32_t events;
-    uint32_t topic;
+    /* Not in the order of struct geb_event: gcc would copy two of these at once, and stall on the two
+     * stores that it reads back. */
     uint32_t slot;
     uint32_t flags;
-    uint32_t stamp;   /* 0: not sampled */
+    uint32_t topic;
+    uint32_t stamp; /* 0: not sampled */
+    uint32_t bytes;
     uint32_t attempt; /* 1; more when it was in hand as a consumer died */
-    uint64_t ext[2];  /* if flagged: the extension words, [0] is the first flagged one */
+    uint32_t events;
+    uint64_t ext[2]; /* if flagged: the extension words, [0] is the first flagged one */
 };
 
 struct shr_consumer {
@@ -75,8 +77,8 @@ void shr_consumer_init(struct shr_consumer *c, struct shr_map *map);
 /* The rare parts of shr_next and shr_finish. */
 uint64_t shr_find_gap_slow(const struct shr_consumer *c, struct shr_item *item, uint32_t low);
 bool shr_decode_slow(struct shr_consumer *c, const struct shr_cell *cell, struct shr_item *item);
-bool shr_take_in_hand(struct shr_consumer *c, const struct shr_item *item, uint64_t meta,
-                      uint64_t gap);
+bool shr_take_in_hand(struct shr_consumer *c, uint64_t pos, uint64_t ref, uint64_t number,
+                      uint64_t events, uint64_t meta, uint64_t gap);
 void shr_pass_bad(struct shr_consumer *c, uint64_t pos);
 void shr_note_gap(struct shr_consumer *c, uint32_t slot, uint64_t gap);
 uint32_t shr_note_again(struct shr_consumer *c, uint64_t events);
@@ -143,8 +145,7 @@ SHR_HOT int shr_next(struct shr_consumer *c, struct shr_item *item)
                 shr_cell_copy(cell, c->copy);
                 item->data = (const unsigned char *)&c->copy[SHR_WORD_BODY];
             }
-            const struct shr_item copy = *item;
-            if (!shr_take_in_hand(c, &copy, meta, gap))
+            if (!shr_take_in_hand(c, item->pos, item->ref, item->number, item->events, meta, gap))
                 continue; /* a producer dropped it first */
         } else {
             if (SHR_UNLIKELY(item->pos == c->again_pos)) {

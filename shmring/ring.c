@@ -79,7 +79,7 @@ void shr_writer_init(struct shr_writer *w, const struct shr_map *map, uint32_t s
     w->number = shr_load_relaxed(&w->peer->published);
 }
 
-SHR_COLD void shr_publish_void(struct shr_writer *w, uint64_t pos, struct shr_cell *cell)
+SHR_COLD int shr_publish_void(struct shr_writer *w, uint64_t pos, struct shr_cell *cell)
 {
     /* edge R7 release: all that we stored into the body comes before the cell's return. */
     if (shr_cas_release(&cell->state, shr_state(pos, SHR_TAG_REVOKED),
@@ -87,6 +87,7 @@ SHR_COLD void shr_publish_void(struct shr_writer *w, uint64_t pos, struct shr_ce
         count(&w->peer->revoked, 1);
     /* edge R7 release: a sweeper that sees no claim sees that we are done with the cell. */
     shr_store_release(&w->peer->busy, 0);
+    return -EINTR;
 }
 
 /* ---- takers ---------------------------------------------------------------------------------- */

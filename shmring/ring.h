@@ -141,8 +141,8 @@ void shr_writer_init(struct shr_writer *w, const struct shr_map *map, uint32_t s
 /* How far ahead an exclusive writer prefetches; docs/performance.md. */
 #define SHR_PREFETCH_EXCLUSIVE 8u
 
-/* Gives back a ticket that cannot be used or was revoked. */
-void shr_publish_void(struct shr_writer *w, uint64_t pos, struct shr_cell *cell);
+/* Gives back a ticket that cannot be used or was revoked. Returns -EINTR. */
+int shr_publish_void(struct shr_writer *w, uint64_t pos, struct shr_cell *cell);
 
 /* True if there is no room after a fresh look. */
 SHR_HOT bool shr_is_full(struct shr_writer *w, uint64_t head)
@@ -184,50 +184,60 @@ SHR_HOT int64_t shr_publish_exclusive(struct shr_writer *w, const uint64_t words
     return (int64_t)pos;
 }
 
-/* Publishes the composed words as `events` event numbers w->number + 1 …. Returns the position,
- * or -EAGAIN if the ring is full (nothing was claimed). */
-SHR_HOT int64_t shr_publish(struct shr_writer *w, const uint64_t words[SHR_CELL_WORDS],
-                            uint32_t events)
+/* One attempt to publish the composed words as `events` event numbers w->number + 1 …. Returns the
+ * position; -EAGAIN if the ring is full (nothing was claimed); -EINTR if the ticket was void or was
+ * revoked: try again. */
+SHR_HOT int64_t shr_try_publish(struct shr_writer *w, const uint64_t words[SHR_CELL_WORDS],
+                                uint32_t events)
 {
     if (w->ring.exclusive)
         return shr_publish_exclusive(w, words, events);
-    const struct shr_ring ring = w->ring; /* in registers across the atomics */
+    struct shr_hot *hot = w->ring.hot; /* in registers across the atomics */
     struct shr_peer *peer = w->peer;
-    for (;;) {
-        /* Relaxed: an old head makes the ring look emptier by what others claim just now, which
-         * the spare half absorbs, and makes busy more cautious. */
-        uint64_t head = shr_load_relaxed(&ring.hot->head);
-        if (SHR_UNLIKELY(shr_is_full(w, head)))
-            return -EAGAIN;
-        shr_store_release(&peer->busy, head << 1);
-        /* edge R1 release: whoever sees the claim sees that we are busy at or before it. */
-        uint64_t pos = shr_fetch_add_acq_rel(&ring.hot->head, 1);
-        shr_store_release(&peer->busy, pos << 1 | SHR_BUSY_EXACT);
-        struct shr_cell *cell = w->next_cell;
-        if (SHR_LIKELY(pos == w->next)) {
-            /* Nobody claimed since our last ticket, so most likely the one behind is ours too. */
-            w->next_cell = shr_cell_at(&ring, pos + 1);
-            if (w->prefetch)
-                shr_prefetch_write(w->next_cell);
-        } else {
-            cell = shr_cell_at(&ring, pos);
-            w->next_cell = shr_cell_at(&ring, pos + 1);
-        }
-        w->next = pos + 1;
-        uint64_t state = shr_load_acquire(&cell->state); /* edge R5 acquire: the last lap is over */
-        if (SHR_LIKELY(shr_state_usable(state, pos, ring.cell_cnt))) {
-            shr_fill(cell, words);
-            /* edge R2 release: whoever sees READY sees the body and the exact claim. */
-            if (SHR_LIKELY(shr_cas_release(&cell->state, state, shr_state(pos, SHR_TAG_READY)))) {
-                w->number += events;
-                /* edge M3 release: the claim before its count. */
-                shr_store_release(&peer->published, w->number);
-                shr_store_release(&peer->busy, 0); /* a death leaves the number or the claim */
-                return (int64_t)pos;
-            }
-        }
-        shr_publish_void(w, pos, cell);
+    const uint32_t cell_cnt = w->ring.cell_cnt;
+    /* Relaxed: an old head makes the ring look emptier by what others claim just now, which the
+     * spare half absorbs, and makes busy more cautious. */
+    uint64_t head = shr_load_relaxed(&hot->head);
+    if (SHR_UNLIKELY(shr_is_full(w, head)))
+        return -EAGAIN;
+    shr_store_release(&peer->busy, head << 1);
+    /* edge R1 release: whoever sees the claim sees that we are busy at or before it. */
+    uint64_t pos = shr_fetch_add_acq_rel(&hot->head, 1);
+    shr_store_release(&peer->busy, pos << 1 | SHR_BUSY_EXACT);
+    struct shr_cell *cell = w->next_cell;
+    if (SHR_LIKELY(pos == w->next)) {
+        /* Nobody claimed since our last ticket, so most likely the one behind is ours too. */
+        w->next_cell = shr_cell_at(&w->ring, pos + 1);
+        if (w->prefetch)
+            shr_prefetch_write(w->next_cell);
+    } else {
+        cell = shr_cell_at(&w->ring, pos);
+        w->next_cell = shr_cell_at(&w->ring, pos + 1);
     }
+    w->next = pos + 1;
+    uint64_t state = shr_load_acquire(&cell->state); /* edge R5 acquire: the last lap is over */
+    if (SHR_UNLIKELY(!shr_state_usable(state, pos, cell_cnt)))
+        return shr_publish_void(w, pos, cell);
+    shr_fill(cell, words);
+    /* edge R2 release: whoever sees READY sees the body and the exact claim. */
+    if (SHR_UNLIKELY(!shr_cas_release(&cell->state, state, shr_state(pos, SHR_TAG_READY))))
+        return shr_publish_void(w, pos, cell);
+    w->number += events;
+    /* edge M3 release: the claim before its count. */
+    shr_store_release(&peer->published, w->number);
+    shr_store_release(&peer->busy, 0); /* a death leaves the number or the claim */
+    return (int64_t)pos;
+}
+
+/* The same until it is published, or the ring is full: -EAGAIN. */
+static inline int64_t shr_publish(struct shr_writer *w, const uint64_t words[SHR_CELL_WORDS],
+                                  uint32_t events)
+{
+    int64_t pos;
+    do {
+        pos = shr_try_publish(w, words, events);
+    } while (pos == -EINTR);
+    return pos;
 }
 
 /* ---- takers ---------------------------------------------------------------------------------- */
