@@ -367,8 +367,9 @@ GEB_API int geb_watch_slabs(struct geb_watch *watch, struct geb_slab_row *rows, 
  * overtaking. A position that is claimed and not committed holds the tap up for 10 ms of polling
  * (or the patience of the bus, if that is longer), and only if a committed one waits behind it.
  *
- * It costs producers what the reading of their lines costs, about 1 % of their rate while it keeps
- * up; so it looks for new events at most once in 10 µs while they stream (fewer on small buses). */
+ * It costs producers what the reading of their lines costs: 2 % of their rate or less while it
+ * keeps up. For that it looks for new events once in 40 µs at most while they stream (more often
+ * on buses of less than 20,000 events, whose ring would be gone by then). */
 enum geb_tap_start {
     GEB_TAP_NOW,    /* the events that are committed from now on */
     GEB_TAP_OLDEST, /* and before them all that the ring still has: the last 2 × capacity - 1
@@ -380,13 +381,13 @@ GEB_API int geb_tap(struct geb_watch *watch, enum geb_tap_start start);
 
 /* 1: *event is the next one; data is valid until the next call for this watch. redelivered and
  * attempt are those of an event just published: what the consumer does with it is not seen. 0:
- * nothing now; what was committed in the last 10 µs may come with a later call. Never blocks.
+ * nothing now; what was committed in the last 40 µs may come with a later call. Never blocks.
  * -EINVAL: no tap. -ENOMEM: no room for this event's copy; it comes again with the next call. */
 GEB_API int geb_tap_next(struct geb_watch *watch, struct geb_event *event);
 
-/* Waits for the next event: 1, or -ETIMEDOUT (deadline 0: at once, but every event that was
- * committed before the call is found). It naps, 0.05 to 1 ms: a read-only map cannot ask producers
- * to wake it, so this polls, and an event can come that much later. */
+/* Waits for the next event: 1, or -ETIMEDOUT (deadline 0: at once, but what was committed before
+ * the call is found unless an uncommitted position holds it up). It naps, 0.05 to 1 ms: a read-only
+ * map cannot ask producers to wake it, so this polls, and an event can come that much later. */
 GEB_API int geb_tap_wait(struct geb_watch *watch, struct geb_event *event, uint64_t deadline_ns);
 
 struct geb_tap_counts {

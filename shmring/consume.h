@@ -40,8 +40,8 @@ struct shr_item {
     uint64_t number;           /* of its first event, 64 bits */
     uint64_t key;
     uint64_t ref; /* 0: in line */
-    /* Not in the order of struct geb_event: gcc would copy two of these at once, and stall on the two
-     * stores that it reads back. */
+    /* Not in the order of struct geb_event: gcc would copy two of these at once, and stall on
+     * the two stores that it reads back. */
     uint32_t slot;
     uint32_t flags;
     uint32_t topic;

@@ -1,13 +1,12 @@
-/* Goal: beside a bus at full rate a tap never gives a torn event, nor one twice or out of order, and
- * what it gave and what it says it missed is all that was accepted.
+/* Goal: beside a bus at full rate a tap never gives a torn event, nor one twice or out of order,
+ * and what it gave and what it says it missed is all that was accepted.
  *
  * Method: three producers and a consumer, processes of their own, run as fast as they can, in all
  * modes, on a bus that laps the tap all the time and on one that it can follow. A payload is a
- * function of its producer and serial. The tap polls without a break, or naps as geb_tap_wait does. */
-#include "tests/api_support.h"
+ * function of its producer and serial. The tap polls without a break, or naps as geb_tap_wait
+ * does. */
 #include "tests/stress_support.h"
-
-#include "shmring/layout.h"
+#include "tests/tap_support.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -16,46 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
-
-#define MS    UINT64_C(1000000)
-#define CHUNK SHR_CHUNK_BYTES
-
-static struct geb_watch *tap_open(const char *name, enum geb_tap_start start)
-{
-    struct geb_watch *watch;
-    assert_int_equal(geb_watch(&watch, name), 0);
-    assert_int_equal(geb_tap(watch, start), 0);
-    return watch;
-}
-
-static struct geb_tap_counts tap_counts(struct geb_watch *watch)
-{
-    struct geb_tap_counts counts = GEB_TAP_COUNTS_INIT;
-    assert_int_equal(geb_tap_counts(watch, &counts), 0);
-    return counts;
-}
-
-static int ignore(struct geb_context *ctx, const struct geb_event *event, void *user)
-{
-    (void)ctx;
-    (void)event;
-    (void)user;
-    return 0;
-}
-
-static void open_mode(struct api *a, unsigned mode, uint32_t capacity, uint64_t slab_bytes)
-{
-    static const enum geb_policy policy[4] = {GEB_DROP_OLDEST, GEB_BLOCK, GEB_RETURN_ERROR,
-                                              GEB_DROP_OLDEST};
-    struct geb_config config = api_config(policy[mode], capacity);
-    config.exclusive = mode == 3;
-    config.producers = mode == 3 ? 1 : 4;
-    config.slab_bytes = slab_bytes;
-    if (slab_bytes != GEB_NO_SLABS)
-        config.max_event = (uint32_t)(slab_bytes / 2 < 3 * CHUNK ? slab_bytes / 2 : 3 * CHUNK);
-    api_open_config(a, &config);
-    assert_int_equal(geb_on(a->bus, "t", ignore, NULL), 0);
-}
 
 static struct api *busy; /* for the children */
 static uint64_t busy_cnt;
@@ -98,7 +57,7 @@ static int busy_consumer(void *arg)
     struct geb_bus *bus;
     (void)arg;
     SUPPORT_CHECK(geb_open(&bus, busy->name) == 0);
-    SUPPORT_CHECK(geb_on(bus, "t", ignore, NULL) == 0);
+    SUPPORT_CHECK(geb_on(bus, "t", tap_ignore, NULL) == 0);
     shr_fetch_add_acq_rel(busy_left, UINT64_MAX);
     while (shr_load_acquire(busy_left) != 0)
         SUPPORT_CHECK(geb_dispatch(bus, 0) >= 0);
@@ -141,7 +100,7 @@ static void test_busy(void **state)
         unsigned mode = kind % 4, producers = mode == 3 ? 1 : 3;
         bool sleepy = kind / 4 % 2 != 0;
         pid_t pid[4];
-        open_mode(&a, mode, kind < 8 ? 256 : 16384, kind < 8 ? 16 * CHUNK : 256 * CHUNK);
+        tap_bus(&a, mode, kind < 8 ? 256 : 16384, kind < 8 ? 16 * CHUNK : 256 * CHUNK);
         assert_int_equal(geb_leave(a.producer), 0);
         assert_int_equal(geb_close(a.bus, 0), 0);
         busy = &a;
@@ -172,9 +131,47 @@ static void test_busy(void **state)
     }
 }
 
+/* Blocks are used again while the tap copies them: large ones, and few. */
+static int refill_producer(void *arg)
+{
+    static unsigned char data[CHUNK];
+    struct geb_producer *me;
+    (void)arg;
+    SUPPORT_CHECK(geb_join(&me, busy->name, "refill") == 0);
+    for (uint64_t serial = 1; serial <= busy_cnt; serial++) {
+        busy_fill(data, sizeof(data), (uint32_t)getpid(), serial);
+        SUPPORT_CHECK(geb_publish(me, busy->topic, data, sizeof(data)) == 0);
+    }
+    SUPPORT_CHECK(geb_leave(me) == 0);
+    shr_fetch_add_acq_rel(busy_left, UINT64_MAX);
+    return 0;
+}
+
+static void test_refill(void **state)
+{
+    (void)state;
+    struct api a = {0};
+    busy_left = support_shared(sizeof(*busy_left));
+    tap_bus(&a, 0, 64, 3 * CHUNK);
+    busy = &a;
+    busy_cnt = stress_events(20000);
+    shr_store_release(busy_left, 1);
+    struct geb_watch *watch = tap_open(a.name, GEB_TAP_NOW);
+    pid_t pid = support_child(refill_producer, NULL);
+    uint64_t cnt = busy_watch(watch, false);
+    assert_int_equal(support_wait(pid), 0);
+    struct geb_tap_counts c = tap_counts(watch);
+    assert_int_equal(c.seen + c.missed, busy_cnt);
+    assert_int_equal(c.seen, cnt);
+    print_message("refilled: %llu seen, %llu gone\n", (unsigned long long)c.seen,
+                  (unsigned long long)c.gone);
+    assert_int_equal(geb_unwatch(watch), 0);
+    api_end(&a);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_busy)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_busy), cmocka_unit_test(test_refill)};
     support_begin();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -34,13 +34,13 @@ expect 0 'Examples:' out --help
 expect 0 'geb ' out --version
 expect 2 'Usage' err
 expect 2 'no subcommand' err frobnicate
-for name in create ls info doctor serve pub consume tap record replay dlq call; do
+for name in serve record replay dlq call; do
     expect 2 "geb: $name: not built yet" err "$name"
 done
 expect 0 'Usage' out demo --help
 expect 0 'Usage' out rm --help
 expect 2 'Usage' err rm
 expect 2 'Usage' err rm one two
-expect 2 'not built yet' err rm one --force
-expect 3 "ls $GEB_DIR" err rm nowhere
+expect 3 'geb create nowhere' err rm nowhere
+expect 3 "the buses in $GEB_DIR:  geb ls" err rm nowhere
 exit "$failed"

@@ -5,13 +5,19 @@ otherwise.
 Method: the exit codes and messages for each wrong use; then all its forms on the bus of a geb demo,
 and on that bus once its processes are gone.
 """
+import fcntl
 import json
 import os
+import pty
+import re
+import select
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 
 BUILD = os.environ['GEB_BUILD']
@@ -62,8 +68,8 @@ def wrong_use():
     refused(2, '-n 0', 'a', '-n', '0')
     refused(2, '-n -1', 'a', '-n', '-1')
     refused(2, 'not built yet', 'a', '--openmetrics')
-    refused(3, 'ls ', 'nowhere', '--once')
-    refused(3, 'ls ', 'nowhere', '--once', '--json')
+    refused(3, 'geb create nowhere', 'nowhere', '--once')
+    refused(3, 'geb ls', 'nowhere', '--once', '--json')
     refused(1, '', 'no name', '--once')
     foreign = os.path.join(os.environ['GEB_DIR'], 'foreign')
     with open(foreign, 'wb') as f:
@@ -117,6 +123,37 @@ def at_work():
     check(widest <= 120, f'the text is {widest} columns wide')
 
 
+def read_screen(master):
+    """What the screen got; nothing once the other side is closed."""
+    try:
+        return os.read(master, 65536)
+    except OSError:
+        return b''
+
+
+def on_a_terminal():
+    """Screens of a terminal of 12 rows: none scrolls; Ctrl-C ends it with 0."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack('HHHH', 12, 60, 0, 0))
+    with subprocess.Popen([TOP, 'seen', '-d', '20ms'], stdin=slave, stdout=slave,
+                          stderr=slave) as screen:
+        os.close(slave)
+        shown = b''
+        while shown.count(b'\033[J') < 3 and screen.poll() is None:
+            shown += read_screen(master)
+        screen.send_signal(signal.SIGINT)
+        while screen.poll() is None:  # so that it is never stuck in a write
+            if select.select([master], [], [], 0.01)[0]:
+                read_screen(master)
+        check(screen.wait() == 0, f'Ctrl-C: exit {screen.returncode}')
+    os.close(master)
+    frames = shown.split(b'\033[H')[1:3]
+    rows = [re.sub(rb'\033\[[KJ]', b'', frame).split(b'\n') for frame in frames]
+    check(all(len(r) == 12 for r in rows), f'{[len(r) for r in rows]} rows of 12')
+    check(all(len(line.strip()) <= 60 for r in rows for line in r), 'lines of 60 columns')
+    check(b'ACCOUNT' in frames[0], 'it shows the account')
+
+
 def start_demo():
     demo = subprocess.Popen([GEB, 'demo', '--seconds', '60', '--bus', 'seen'],
                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -156,7 +193,7 @@ def left_alone(demo):
     check('dead' in top('seen', '--once').stdout, 'the text says so')
     run = subprocess.run([GEB, 'rm', 'seen'], capture_output=True, text=True, check=False)
     check(run.returncode == 0, f'geb rm: exit {run.returncode} {run.stderr}')
-    refused(3, 'ls ', 'seen', '--once')
+    refused(3, 'geb ls', 'seen', '--once')
 
 
 def main():
@@ -168,6 +205,7 @@ def main():
         demo = start_demo()
         try:
             at_work()
+            on_a_terminal()
         finally:
             left_alone(demo)
     finally:

@@ -57,8 +57,8 @@ void tool_directory(char *text, size_t bytes);
 #define TOOL_QUOTED_BYTES 600
 char *tool_quoted(char text[TOOL_QUOTED_BYTES], const char *argument);
 
-/* From here on SIGINT and SIGTERM set tool_interrupted and call `end` (NULL: nothing), which must be
- * safe in a signal handler; system calls return EINTR. The second one ends the process. */
+/* From here on SIGINT and SIGTERM set tool_interrupted and call `end` (NULL: nothing), which must
+ * be safe in a signal handler; system calls return EINTR. The second one ends the process. */
 extern volatile sig_atomic_t tool_interrupted;
 void tool_catch_interrupts(void (*end)(void));
 

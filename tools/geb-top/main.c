@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -82,7 +83,8 @@ static int options_parse(struct settings *set, int argc, char **argv)
     return -1;
 }
 
-/* One write for the whole screen, from the top left corner; what was there before is cleared. */
+/* One write for the whole screen, from the top left corner; what was there before is cleared, and
+ * what does not fit is left out, or the terminal would scroll. */
 static void screen_print(const struct top_sample *sample, const struct top_sample *before)
 {
     char *text = NULL;
@@ -92,10 +94,14 @@ static void screen_print(const struct top_sample *sample, const struct top_sampl
         return;
     top_text_print(sample, before, to);
     fclose(to);
+    struct winsize size = {0};
+    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_row == 0 || size.ws_col == 0)
+        size = (struct winsize){.ws_row = UINT16_MAX, .ws_col = UINT16_MAX};
     printf("\033[H");
-    for (char *line = text; *line != '\0';) {
+    char *line = text;
+    for (unsigned row = 1; *line != '\0' && row < size.ws_row; row++) {
         size_t len = strcspn(line, "\n");
-        printf("%.*s\033[K\n", (int)len, line);
+        printf("%.*s\033[K\n", (int)(len < size.ws_col ? len : size.ws_col), line);
         line += len + (line[len] == '\n');
     }
     printf("\033[J");
@@ -121,7 +127,7 @@ static void ns_sleep(uint64_t ns)
 {
     struct timespec left = {.tv_sec = (time_t)(ns / 1000000000u),
                             .tv_nsec = (long)(ns % 1000000000u)};
-    while (nanosleep(&left, &left) < 0 && errno == EINTR)
+    while (tool_interrupted == 0 && nanosleep(&left, &left) < 0 && errno == EINTR)
         continue;
 }
 
@@ -137,6 +143,8 @@ static int bus_show(const struct settings *set, struct geb_watch *watch)
     for (uint64_t n = 0; rc == 0 && n < set->samples; n++) {
         if (n > 0)
             ns_sleep(set->every_ns);
+        if (tool_interrupted != 0)
+            break;
         if (n > 0 && !set->json && !screen)
             printf("\n");
         rc = top_sample_take(&sample[n % 2], watch);
@@ -155,6 +163,7 @@ int main(int argc, char **argv)
     if (code >= 0)
         return code;
     struct geb_watch *watch;
+    tool_catch_interrupts(NULL);
     int rc = geb_watch(&watch, set.bus);
     if (rc < 0)
         return tool_explain("geb-top", "cannot watch", set.bus, rc);

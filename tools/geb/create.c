@@ -174,13 +174,13 @@ static int result_print(const struct settings *set, const char *bus, bool existe
 int command_create(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"capacity", required_argument, NULL, 'c'},  {"policy", required_argument, NULL, 'p'},
-        {"exclusive", no_argument, NULL, 'x'},       {"max-event", required_argument, NULL, 'm'},
-        {"slabs", required_argument, NULL, 's'},     {"producers", required_argument, NULL, 'n'},
-        {"topics", required_argument, NULL, 't'},    {"patience", required_argument, NULL, 'w'},
-        {"mode", required_argument, NULL, 'M'},      {"json", no_argument, NULL, 'j'},
-        {"node", required_argument, NULL, 'N'},      {"sealed", no_argument, NULL, 'S'},
-        {"help", no_argument, NULL, 'h'},            {NULL, 0, NULL, 0}};
+        {"capacity", required_argument, NULL, 'c'}, {"policy", required_argument, NULL, 'p'},
+        {"exclusive", no_argument, NULL, 'x'},      {"max-event", required_argument, NULL, 'm'},
+        {"slabs", required_argument, NULL, 's'},    {"producers", required_argument, NULL, 'n'},
+        {"topics", required_argument, NULL, 't'},   {"patience", required_argument, NULL, 'w'},
+        {"mode", required_argument, NULL, 'M'},     {"json", no_argument, NULL, 'j'},
+        {"node", required_argument, NULL, 'N'},     {"sealed", no_argument, NULL, 'S'},
+        {"help", no_argument, NULL, 'h'},           {NULL, 0, NULL, 0}};
     struct settings set = {.config = GEB_CONFIG_INIT};
     for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
         int code = option_take(&set, c);

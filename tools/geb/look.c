@@ -160,8 +160,7 @@ json_t *look_participants(const struct look *look)
     for (uint32_t i = 0; i < look->row_cnt; i++) {
         const struct geb_participant *row = &look->rows[i];
         json_t *object = json_object();
-        json_object_set_new(object, "role",
-                            json_string(row->slot == 0 ? "consumer" : "producer"));
+        json_object_set_new(object, "role", json_string(row->slot == 0 ? "consumer" : "producer"));
         json_object_set_new(object, "slot", look_number(row->slot));
         json_object_set_new(object, "name", look_text(row->name));
         json_object_set_new(object, "pid", look_number(row->pid));

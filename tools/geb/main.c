@@ -17,15 +17,15 @@ struct command {
 static const struct command commands[] = {
     {"demo", "[--seconds N] [--json] [--bus NAME]", "the bus at work on this machine",
      command_demo},
-    {"rm", "BUS", "remove a bus that nobody uses", command_rm},
-    {"create", "BUS", "make a bus", NULL},
-    {"ls", "", "list the buses", NULL},
-    {"info", "BUS", "show how a bus was made", NULL},
-    {"doctor", "BUS", "check a bus", NULL},
+    {"create", "BUS", "make a bus", command_create},
+    {"ls", "", "list the buses", command_ls},
+    {"info", "BUS", "how a bus was made, and who takes part", command_info},
+    {"rm", "[--force] BUS", "remove a bus", command_rm},
+    {"pub", "BUS TOPIC [DATA] [--lines]", "publish", command_pub},
+    {"consume", "BUS [TOPIC...]", "take the consumer's role and print events", command_consume},
+    {"doctor", "[BUS]", "what the dead left, and what the machine lacks", command_doctor},
     {"serve", "BUS", "keep a bus consumed", NULL},
-    {"pub", "BUS TOPIC [DATA]", "publish", NULL},
-    {"consume", "BUS [TOPIC...]", "take the consumer's role and print events", NULL},
-    {"tap", "BUS [TOPIC...]", "watch events go by, read-only", NULL},
+    {"tap", "BUS [TOPIC...]", "watch events go by, read-only", command_tap},
     {"record", "BUS -o FILE", "write events to a file", NULL},
     {"replay", "BUS FILE", "publish a recording", NULL},
     {"dlq", "BUS ls|replay|drop", "dead letters", NULL},
@@ -37,10 +37,13 @@ static void help_print(FILE *to)
 {
     fprintf(to,
             "Examples:\n"
-            "  geb demo                  six producers, one consumer, every event accounted for\n"
-            "  geb demo --bus fair &     the same on a bus of that name, ...\n"
-            "  geb-top fair              ... looked at from outside\n"
-            "  geb rm fair               remove a bus that is left over\n"
+            "  geb consume shop                     print what comes; creates the bus\n"
+            "  geb pub shop user_created 12345      publish, from another terminal\n"
+            "  geb create logs --policy block       a full bus makes its producers wait\n"
+            "  geb pub logs line --lines < app.log  each line an event\n"
+            "  geb-top shop                         look on\n"
+            "  geb rm shop                          remove it\n"
+            "  geb demo                             all of it at work, every event accounted for\n"
             "\nUsage: geb SUBCOMMAND ...   (geb SUBCOMMAND --help says more)\n");
     for (int built = 1; built >= 0; built--) {
         fprintf(to, built ? "\n" : "\nNot built yet:\n");

@@ -233,14 +233,19 @@ static int option_take(struct pub *pub, int c, const char **bus)
 
 static int options_parse(struct pub *pub, int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"lines", no_argument, NULL, 'l'},         {"split", no_argument, NULL, 's'},
-        {"name", required_argument, NULL, 'n'},    {"bus", required_argument, NULL, 'b'},
-        {"key", required_argument, NULL, 'k'},     {"id", required_argument, NULL, 'i'},
-        {"rate", required_argument, NULL, 'r'},    {"count", required_argument, NULL, 'c'},
-        {"timeout", required_argument, NULL, 't'}, {"args", required_argument, NULL, 'A'},
-        {"after", required_argument, NULL, 'D'},   {"help", no_argument, NULL, 'h'},
-        {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"lines", no_argument, NULL, 'l'},
+                                            {"split", no_argument, NULL, 's'},
+                                            {"name", required_argument, NULL, 'n'},
+                                            {"bus", required_argument, NULL, 'b'},
+                                            {"key", required_argument, NULL, 'k'},
+                                            {"id", required_argument, NULL, 'i'},
+                                            {"rate", required_argument, NULL, 'r'},
+                                            {"count", required_argument, NULL, 'c'},
+                                            {"timeout", required_argument, NULL, 't'},
+                                            {"args", required_argument, NULL, 'A'},
+                                            {"after", required_argument, NULL, 'D'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {NULL, 0, NULL, 0}};
     const char *bus = NULL;
     for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
         int code = option_take(pub, c, &bus);
@@ -293,6 +298,7 @@ int command_pub(int argc, char **argv)
     int code = options_parse(&pub, argc, argv);
     if (code >= 0)
         return code;
+    tool_catch_interrupts(producer_cancel);
     int rc = geb_join(&pub.producer, pub.bus, pub.who);
     if (rc == 0)
         rc = limits_read(&pub);
@@ -302,7 +308,6 @@ int command_pub(int argc, char **argv)
         return code;
     }
     interrupted_producer = pub.producer;
-    tool_catch_interrupts(producer_cancel);
     rc = geb_topic(pub.producer, pub.topic_name, &pub.topic);
     pub.begun_ns = geb_now();
     if (rc < 0)
