@@ -119,8 +119,8 @@ static void test_no_event(void **state)
     api_end(&a);
 }
 
-/* Publishes a batch of four, damages its cell or its second frame, and returns how many the tap gives
- * before it says that one cell is bad, and the rest missed. */
+/* Publishes a batch of four, damages its cell or its second frame, and returns how many the tap
+ * gives before it says that one cell is bad, and the rest missed. */
 static uint64_t damaged_batch(uint32_t events, uint32_t frame_bytes, uint32_t topic)
 {
     struct api a = {0};
@@ -153,8 +153,8 @@ static uint64_t damaged_batch(uint32_t events, uint32_t frame_bytes, uint32_t to
     return given;
 }
 
-/* Whether the tap gives a cell with this reference and length. Every chunk's first block looks used,
- * of generation 1. */
+/* Whether the tap gives a cell with this reference and length. Every chunk's first block looks
+ * used, of generation 1. */
 static bool damaged_block(uint32_t class_idx, uint32_t chunk, uint64_t bytes)
 {
     struct api a = {0};
