@@ -367,7 +367,7 @@ GEB_API int geb_watch_slabs(struct geb_watch *watch, struct geb_slab_row *rows, 
  * overtaking. A position that is claimed and not committed holds the tap up for 10 ms of polling
  * (or the patience of the bus, if that is longer), and only if a committed one waits behind it.
  *
- * It costs producers what the reading of their lines costs: 2 % of their rate or less while it
+ * It costs producers what the reading of their lines costs: about 3 % of their rate while it
  * keeps up. For that it looks for new events once in 40 µs at most while they stream (more often
  * on buses of less than 20,000 events, whose ring would be gone by then). */
 enum geb_tap_start {
