@@ -17,7 +17,7 @@ const char *geb_strerror(int rc)
         return text;
     if (rc >= 0)
         return "success";
-    switch (-rc) {
+    switch (-(int64_t)rc) { /* in 64 bits also for INT_MIN */
         GEB_ERRORS(CASE)
     default:
         return "a system call failed: see errno";
