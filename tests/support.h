@@ -22,6 +22,18 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+/* 1 in a build with a sanitizer. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SUPPORT_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SUPPORT_SANITIZED 1
+#endif
+#endif
+#ifndef SUPPORT_SANITIZED
+#define SUPPORT_SANITIZED 0
+#endif
+
 #define SUPPORT_HANG_MS 60000 /* whoever waits longer than this for another process has failed */
 
 /* Once, first thing in main. Line-buffers stdout, prints the seed. Exits 99 if it cannot. */
