@@ -9,7 +9,7 @@ import time
 
 BUILD = os.environ['GEB_BUILD']
 GEB = os.path.join(BUILD, 'tools', 'geb')
-LONG = os.environ.get('GEB_TEST_LONG') == '1'
+LONG = os.environ.get('GEB_TEST_DEPTH') == 'long'
 failures = []
 started = []
 

@@ -40,8 +40,7 @@ void crash_begin(void)
 
 size_t crash_every(size_t n)
 {
-    const char *text = getenv("GEB_TEST_LONG");
-    return text != NULL && *text == '1' ? 1 : n;
+    return support_depth() == SUPPORT_QUICK ? n : 1;
 }
 
 int crash_run(struct step_scenario *scenario, enum step_action action, step_check_fn *check,

@@ -313,11 +313,10 @@ static void run(struct step_scenario *s, step_check_fn *check)
     failures += step_every(s, STEP_KILL, check, &result) != 0;
 }
 
-/* 1 in n points in the quick form, all under GEB_TEST_LONG=1. */
+/* 1 in n points in the quick form, else all. */
 static size_t every(size_t n)
 {
-    const char *text = getenv("GEB_TEST_LONG");
-    return text != NULL && *text == '1' ? 1 : n;
+    return support_depth() == SUPPORT_QUICK ? n : 1;
 }
 
 int main(void)

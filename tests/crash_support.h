@@ -217,7 +217,7 @@ int crash_clock_gettime(clockid_t id, struct timespec *time);
 extern const char *const crash_policy_text[3];
 extern const char *const crash_kind_text[CRASH_KINDS];
 
-/* 1 in n points in the quick form, all under GEB_TEST_LONG=1. */
+/* 1 in n points in the quick form (support_depth), else all. */
 size_t crash_every(size_t n);
 
 extern unsigned crash_leftovers; /* buses that were not clean at their end */

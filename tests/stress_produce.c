@@ -50,7 +50,7 @@ uint64_t stress_events(uint64_t quick)
     quick /= 8;
 #endif
 #endif
-    return getenv("GEB_TEST_LONG") != NULL ? quick * 20 : quick;
+    return support_depth() == SUPPORT_LONG ? quick * 20 : quick;
 }
 
 void stress_pin(uint32_t nth)

@@ -46,7 +46,7 @@ struct stress_case {
 };
 
 /* Events of one producer in a quick run, scaled down for instrumented builds and up for
- * GEB_TEST_LONG=1. */
+ * SUPPORT_LONG. */
 uint64_t stress_events(uint64_t quick);
 
 /* Runs a case. Prints one line of what happened. */

@@ -7,7 +7,7 @@ ci_packages=(spin clang-14 libclang-rt-14-dev gcc-aarch64-linux-gnu libc6-dev-ar
     clang-format-14)
 
 quick_suites=(unit stress crash behaviours workers hostile tools install)
-ci_suites=(model sanitize portable style numa bridge)
+ci_suites=(style portable model sanitize deep numa bridge)
 not_built=(workers hostile numa bridge)
 
 passed=0 failed=0 skipped=0 unbuilt=0
@@ -181,6 +181,18 @@ formatted()
         xargs -0 clang-format-14 --dry-run -Werror
 }
 
+# The suites of which the quick form leaves points out, at full depth.
+suite_deep()
+{
+    if release; then
+        say "deep: crash and stress"
+        GEB_TEST_DEPTH=ci meson_suites "$build" crash stress -- -t 10 "${args[@]}"
+    else
+        printf 'FAIL  the build; nothing of it was tested\n'
+        failed=$((failed + 1))
+    fi
+}
+
 suite_style() { check "clang-format" formatted; }
 
 cmd_test()
@@ -208,7 +220,7 @@ cmd_test()
         fi
     fi
     if ((long)); then
-        export GEB_TEST_LONG=1
+        export GEB_TEST_DEPTH=long
         args=(-t 60)
     fi
     scratch=$(mktemp -d) || exit 1

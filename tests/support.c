@@ -129,6 +129,19 @@ uint64_t support_seed(void)
     return text != NULL ? strtoull(text, NULL, 10) : 20260101u;
 }
 
+enum support_depth support_depth(void)
+{
+    const char *text = getenv("GEB_TEST_DEPTH");
+    if (text == NULL || strcmp(text, "quick") == 0)
+        return SUPPORT_QUICK;
+    if (strcmp(text, "ci") == 0)
+        return SUPPORT_CI;
+    if (strcmp(text, "long") == 0)
+        return SUPPORT_LONG;
+    fprintf(stderr, "GEB_TEST_DEPTH is %s; use quick, ci or long\n", text);
+    exit(99);
+}
+
 uint64_t support_random(void)
 {
     random_state ^= random_state << 13;

@@ -52,6 +52,14 @@ unsigned support_entries(const char *dir);
 uint64_t support_seed(void);
 uint64_t support_random(void);
 
+/* How much of its work a test does: GEB_TEST_DEPTH is quick (or unset), ci or long. */
+enum support_depth {
+    SUPPORT_QUICK, /* seconds: some points, few events */
+    SUPPORT_CI,    /* every point */
+    SUPPORT_LONG,  /* soaks */
+};
+enum support_depth support_depth(void);
+
 /* The smallest bus: 4 events, 2 producers, 4 topics, no slabs, drop-oldest. */
 struct shr_config support_tiny_config(void);
 
