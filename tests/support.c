@@ -73,6 +73,7 @@ void support_begin(void)
 {
     int fds[2];
     setvbuf(stdout, NULL, _IOLBF, 0);
+    support_depth(); /* says at once if it is none of the three */
     test_pid = getpid();
     strcpy(test_dir, "/dev/shm/geb-test-XXXXXX");
     if (pipe2(fds, O_CLOEXEC) != 0)
