@@ -45,7 +45,7 @@ void gebi_show_handlers(struct geb_bus *bus)
 static int add(struct geb_bus *bus, uint32_t topic, geb_handler *call, void *user)
 {
     struct gebi_handler *h = &bus->handler[bus->handler_cnt];
-    *h = (struct gebi_handler){.call = call, .user = user, .topic = topic};
+    *h = (struct gebi_handler){.call = call, .user = user, .topic = topic, .row = &bus->unseen};
     if (!bus->standing_by)
         show(bus, bus->handler_cnt);
     bus->handler_cnt++;
