@@ -125,6 +125,9 @@ int crash_fail(const char *file, int line, const char *what, long long value);
 int crash_create(struct crash_world *w);
 int crash_destroy(struct crash_world *w);
 
+/* The configuration of that bus. */
+void crash_config(const struct crash_world *w, struct geb_config *config);
+
 /* Opens the bus as its consumer, with the handlers. In the test or in a child. */
 int crash_open(struct crash_world *w);
 
