@@ -70,6 +70,15 @@ int crash_death_send(struct crash_world *w, struct crash_sender *s, enum crash_o
     return 0;
 }
 
+void crash_death_words(const struct crash_world *w, const struct crash_sender *s,
+                       uint64_t words[SHR_CELL_WORDS])
+{
+    memset(words, 0, SHR_CELL_WORDS * sizeof(words[0]));
+    words[SHR_WORD_META] = shr_meta(s->topic, s->p->slot, 8, 0);
+    words[SHR_WORD_NUMBER] = (uint32_t)(s->p->writer.number + 1);
+    words[SHR_WORD_BODY] = (uint64_t)(w->ledger->sent[s->who] + 1) << 32 | s->who;
+}
+
 /* ---- checks ---------------------------------------------------------------------------------- */
 
 /* What the ledger says of all events. */

@@ -38,6 +38,10 @@ int crash_death_handlers(struct crash_world *w);
 /* Publishes, and notes in the ledger which outcome is due. Does not wait. */
 int crash_death_send(struct crash_world *w, struct crash_sender *s, enum crash_outcome outcome);
 
+/* The cell of a sender's next event, in line, for a region that publishes by hand. */
+void crash_death_words(const struct crash_world *w, const struct crash_sender *s,
+                       uint64_t words[SHR_CELL_WORDS]);
+
 /* Whoever sends: `other`, or under exclusive `next`. */
 struct crash_sender *crash_death_sender(struct crash_world *w);
 

@@ -16,6 +16,11 @@ void crash_steady_clock(void)
     steady_ns = shr_now_ns();
 }
 
+void crash_steady_clock_at(uint64_t now_ns)
+{
+    steady_ns = now_ns;
+}
+
 int crash_clock_gettime(clockid_t id, struct timespec *time)
 {
     if (steady_ns == 0)

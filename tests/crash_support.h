@@ -208,6 +208,7 @@ int crash_clean(struct crash_world *w);
  * not always have the same instructions. Each suite has CRASH_CLOCK_GETTIME once; a child calls
  * crash_steady_clock last thing in prepare, and from then on each look is a microsecond later. */
 void crash_steady_clock(void);
+void crash_steady_clock_at(uint64_t now_ns); /* the same, from another time on */
 int crash_clock_gettime(clockid_t id, struct timespec *time);
 #define CRASH_CLOCK_GETTIME                                \
     int clock_gettime(clockid_t id, struct timespec *time) \
