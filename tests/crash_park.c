@@ -4,8 +4,8 @@
  *
  * Method: a child's clock is an hour ahead, so a bounded sleep lasts an hour and a lost wake-up
  * hangs: nothing but the wake ends it.
- *   park      geb_run finds nothing, sleeps, is woken by an event and stopped by its handler; killed
- *             at each instruction, then a successor goes on
+ *   park      geb_run finds nothing, sleeps, is woken by an event and stopped by its handler;
+ *             killed at each instruction, then a successor goes on
  *   event     the same, stopped at each instruction; an event is published there; it goes on, and
  *             must come to its end
  *   wake      the consumer handles an event whose block and cell producers wait for; killed at
