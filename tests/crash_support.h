@@ -222,7 +222,12 @@ size_t crash_every(size_t n);
 
 extern unsigned crash_leftovers; /* buses that were not clean at their end */
 
-/* Runs a scenario over the world and adds to the totals; 0 if every point was reached and good. */
+/* For step_scenario.same: whether all that outlives the child is as at the last call, which is the
+ * segment and the ledger. Payloads do not count, since nobody reads them before a commit. */
+bool crash_same(void *user);
+
+/* In the quick form a child is killed where crash_same says no, and only stepped through elsewhere.
+ * Runs a scenario over the world and adds to the totals; 0 if every point was reached and good. */
 int crash_run(struct step_scenario *scenario, enum step_action action, step_check_fn *check,
               const char *format, ...) __attribute__((format(printf, 4, 5)));
 
