@@ -2,6 +2,7 @@
 
 #include "shmring/clock.h"
 #include "shmring/slab.h"
+#include "shmring/wait.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -57,7 +58,11 @@ static bool can_prefetch_write(void)
 
 void shr_writer_init(struct shr_writer *w, const struct shr_map *map, uint32_t slot)
 {
-    *w = (struct shr_writer){.peer = &map->peers[slot], .prefetch = can_prefetch_write()};
+    *w = (struct shr_writer){
+        .peer = &map->peers[slot],
+        .prefetch = can_prefetch_write(),
+        .fence = map->geo.wakers_fence != 0 || shr_wait_register() != 0,
+    };
     shr_ring_init(&w->ring, map);
     w->free_seen = shr_load_acquire(w->ring.free);
     if (w->ring.exclusive) {

@@ -133,6 +133,7 @@ struct shr_writer {
     struct shr_cell *next_cell; /* … and its cell, known before the claim */
     uint64_t number;            /* of our last committed event */
     bool prefetch;              /* the processor can prefetch for writing */
+    bool fence;                 /* membarrier does not reach us */
 };
 
 /* The caller holds the lock of the slot and has entered it (peer.h). */
@@ -204,6 +205,10 @@ SHR_HOT int64_t shr_try_publish(struct shr_writer *w, const uint64_t words[SHR_C
     /* edge R1 release: whoever sees the claim sees that we are busy at or before it. */
     uint64_t pos = shr_fetch_add_acq_rel(&hot->head, 1);
     shr_store_release(&peer->busy, pos << 1 | SHR_BUSY_EXACT);
+    if (SHR_UNLIKELY(w->fence))
+        shr_fence_seq_cst();
+    /* edge R9 release: a sweeper that misses this has revoked the cell before we look at it. */
+    shr_fence_compiler();
     struct shr_cell *cell = w->next_cell;
     if (SHR_LIKELY(pos == w->next)) {
         /* Nobody claimed since our last ticket, so most likely the one behind is ours too. */

@@ -2,6 +2,7 @@
 #include "shmring/peer.h"
 #include "shmring/ring.h"
 #include "shmring/slab.h"
+#include "shmring/wait.h"
 
 /* The dead owner claimed pos exactly. Its cell is returned at once, so that nobody need be
  * patient with it, or quarantine it for long. */
@@ -102,25 +103,34 @@ static void gather_suspects(struct shr_map *map, const struct shr_ring *ring,
     }
 }
 
-/* Whether a producer that lives may still store into the cell of pos. The dead are swept before. */
-static bool may_be_written(const struct shr_map *map, uint64_t pos)
+/* What the records of those who live say of a revoked cell. The dead are swept before. */
+enum claim {
+    CLAIM_NONE,    /* nobody stores into it any more */
+    CLAIM_INEXACT, /* somebody may have claimed it, and has not said which one */
+    CLAIM_EXACT,   /* somebody claimed it, and may be storing into it */
+};
+
+static enum claim find_claim(const struct shr_map *map, uint64_t pos)
 {
+    enum claim found = CLAIM_NONE;
     for (uint32_t slot = 1; slot <= map->geo.producer_cnt; slot++) {
         /* edge R7 acquire: a claim that is gone left its stores behind it. */
         uint64_t busy = shr_load_acquire(&map->peers[slot].busy);
-        if (busy == 0)
-            continue;
-        bool exact = (busy & SHR_BUSY_EXACT) != 0;
-        if (exact ? busy >> 1 == pos : (int64_t)(pos - (busy >> 1)) >= 0)
-            return true;
+        if (busy == (pos << 1 | SHR_BUSY_EXACT))
+            return CLAIM_EXACT;
+        if (busy != 0 && (busy & SHR_BUSY_EXACT) == 0 && (int64_t)(pos - (busy >> 1)) >= 0)
+            found = CLAIM_INEXACT;
     }
-    return false;
+    return found;
 }
 
-static uint32_t sweep_revoked(struct shr_map *map, const struct shr_ring *ring,
-                              struct shr_sweeper *sweeper)
+/* Returns the suspects that are claimed less than `least`. True: some are left that only an
+ * inexact record pins. */
+static bool return_suspects(const struct shr_map *map, const struct shr_ring *ring,
+                            struct shr_sweeper *sweeper, enum claim least)
 {
     uint32_t kept = 0;
+    bool inexact = false;
     for (uint32_t i = 0; i < sweeper->pos_cnt; i++) {
         uint64_t pos = sweeper->pos[i];
         struct shr_cell *cell = shr_cell_at(ring, pos);
@@ -128,13 +138,29 @@ static uint32_t sweep_revoked(struct shr_map *map, const struct shr_ring *ring,
         uint64_t state = shr_load_acquire(&cell->state);
         if (state != shr_state(pos, SHR_TAG_REVOKED))
             continue;
+        enum claim claim = find_claim(map, pos);
         /* edge R7 release: on behalf of the producer. */
-        if (may_be_written(map, pos) ||
-            !shr_cas_acq_rel(&cell->state, state, shr_state(pos, SHR_TAG_RETURNED)))
-            sweeper->pos[kept++] = pos;
+        if (claim < least && shr_cas_acq_rel(&cell->state, state, shr_state(pos, SHR_TAG_RETURNED)))
+            continue;
+        inexact |= claim == CLAIM_INEXACT;
+        sweeper->pos[kept++] = pos;
     }
     sweeper->pos_cnt = kept;
-    return kept;
+    return inexact;
+}
+
+static uint32_t sweep_revoked(const struct shr_map *map, const struct shr_ring *ring,
+                              struct shr_sweeper *sweeper)
+{
+    /* A producer that is stopped between its two announcements would pin every cell that is revoked
+     * from then on, until none is left. But it has not looked at its cell yet, or its second
+     * announcement is on its way to us. The barrier brings that; and who looks behind the barrier
+     * sees that the cell is revoked, and leaves it alone.
+     * edge R9 acquire: the records that we read now are those of the looks before the barrier. */
+    if (return_suspects(map, ring, sweeper, CLAIM_INEXACT) &&
+        (shr_wait_barrier() || map->geo.wakers_fence != 0))
+        return_suspects(map, ring, sweeper, CLAIM_EXACT);
+    return sweeper->pos_cnt;
 }
 
 uint32_t shr_sweep(struct shr_map *map, const struct shr_ring *ring, struct shr_sweeper *sweeper,
