@@ -9,20 +9,37 @@
 #include <time.h>
 
 static size_t total, total_due, total_failed, runs;
-static uint64_t steady_ns; /* 0: the kernel's time */
+static uint64_t steady_ns; /* 0: the kernel's time, and … */
+static uint64_t ahead_ns;  /* … this beyond it */
 
 void crash_steady_clock(void)
 {
     steady_ns = shr_now_ns();
 }
 
+void crash_set_ahead(uint64_t ns)
+{
+    ahead_ns = ns;
+}
+
+void crash_far_clock(void)
+{
+    steady_ns = shr_now_ns() + 3600 * UINT64_C(1000000000);
+}
+
 int crash_clock_gettime(clockid_t id, struct timespec *time)
 {
-    if (steady_ns == 0)
-        return (int)syscall(SYS_clock_gettime, id, time);
-    steady_ns += 1000;
-    time->tv_sec = (time_t)(steady_ns / 1000000000u);
-    time->tv_nsec = (long)(steady_ns % 1000000000u);
+    uint64_t now_ns;
+    if (steady_ns != 0) {
+        now_ns = steady_ns += 1000;
+    } else {
+        int rc = (int)syscall(SYS_clock_gettime, id, time);
+        if (rc != 0 || ahead_ns == 0)
+            return rc;
+        now_ns = (uint64_t)time->tv_sec * 1000000000u + (uint64_t)time->tv_nsec + ahead_ns;
+    }
+    time->tv_sec = (time_t)(now_ns / 1000000000u);
+    time->tv_nsec = (long)(now_ns % 1000000000u);
     return 0;
 }
 
