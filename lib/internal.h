@@ -150,6 +150,7 @@ void gebi_log_error(struct shr_map *map, int code, const char *text);
 
 /* ---- producer -------------------------------------------------------------------------------- */
 
+#define GEBI_SPINS        1000u
 #define GEBI_TOPICS_KNOWN 1024u /* ids below it need no look at the table after the first */
 
 struct geb_producer {
@@ -162,7 +163,8 @@ struct geb_producer {
     bool fence;
     shr_a32 cancelled;
     uint64_t topic_known[GEBI_TOPICS_KNOWN / 64]; /* bits: the topic exists and takes any size */
-    struct shr_taker taker;                       /* drop-oldest */
+    uint32_t spins;         /* attempts on a full bus before it sleeps; tests make fewer */
+    struct shr_taker taker; /* drop-oldest */
     struct shr_heap heap;
     struct shr_map map;
     struct shr_lock lock;

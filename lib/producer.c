@@ -47,6 +47,7 @@ static void set_up(struct geb_producer *p)
     shr_writer_init(&p->writer, &p->map, p->slot);
     shr_taker_init(&p->taker, &p->map, p->slot, &p->map.peers[p->slot].hand);
     p->max_event = p->map.geo.max_event;
+    p->spins = GEBI_SPINS;
     p->bytes = shr_load_relaxed(&p->map.peers[p->slot].bytes);
     p->stamp_mask = (1u << p->map.geo.sample_shift) - 1;
     p->fence = shr_wait_register() != 0 || p->map.geo.wakers_fence != 0;
