@@ -279,8 +279,9 @@ size_t crash_every(size_t n);
 
 extern unsigned crash_leftovers; /* buses that were not clean at their end */
 
-/* For step_scenario.same: whether all that outlives the child is as at the last call, which is the
- * segment and the ledger. Payloads do not count, since nobody reads them before a commit. */
+/* For step_scenario.same: whether all that outlives the child is as at the last call: the segment,
+ * the ledger, the names in the directory. Payloads do not count, since nobody reads them before a
+ * commit. A suite whose child leaves other things has a function of its own. */
 bool crash_same(void *user);
 
 /* In the quick form a child is killed where crash_same says no, and only stepped through elsewhere.
