@@ -3,10 +3,12 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define CLOSE_BATCH     64u
 #define SPIN_DEFAULT_NS UINT64_C(50000)
+#define REPAIR_WAITS    1000 /* milliseconds: a repair takes few, unless it is stopped */
 
 /* ---- opening --------------------------------------------------------------------------------- */
 
@@ -71,13 +73,30 @@ int gebi_path(const char *name, bool make_dir, char path[SHR_PATH_BYTES])
                   : 0;
 }
 
+static int role_is_taken(struct shr_map *map)
+{
+    if (shr_lock_held(map, SHR_CONSUMER_SLOT) == 0)
+        return gebi_fail(-EBUSY, GEBI_STRANGER, map->path, map->path);
+    if (shr_lock_held(map, SHR_LOCK_SWEEP) == 1)
+        return gebi_fail(-EBUSY, "%s is being repaired (geb doctor --fix)", map->path);
+    return gebi_fail(-EBUSY, "%s has its consumer: process %u", map->path,
+                     shr_load32_relaxed(&map->peers[SHR_CONSUMER_SLOT].pid));
+}
+
 static int take_role(struct geb_bus *bus)
 {
-    int rc = shr_lock_take(&bus->map, SHR_CONSUMER_SLOT, &bus->lock);
-    if (rc == -EBUSY) {
-        uint32_t pid = shr_load32_relaxed(&bus->map.peers[SHR_CONSUMER_SLOT].pid);
-        return gebi_fail(rc, "%s has its consumer: process %u", bus->map.path, pid);
+    struct shr_map *map = &bus->map;
+    const struct timespec while_it_repairs = {.tv_nsec = 1000000};
+    int rc = shr_lock_take(map, SHR_CONSUMER_SLOT, &bus->lock);
+    for (int i = 0; rc == -EBUSY && i < REPAIR_WAITS && shr_lock_held(map, SHR_LOCK_SWEEP) == 1;
+         i++) {
+        nanosleep(&while_it_repairs, NULL);
+        rc = shr_lock_take(map, SHR_CONSUMER_SLOT, &bus->lock);
     }
+    if (rc == -EBUSY) /* once more: the repair may have ended between these two looks */
+        rc = shr_lock_take(map, SHR_CONSUMER_SLOT, &bus->lock);
+    if (rc == -EBUSY)
+        return role_is_taken(map);
     if (rc < 0)
         return gebi_fail(rc, "cannot lock %s: %s", bus->map.path, strerror(-rc));
     return shr_segment_is_named(&bus->map)
@@ -223,7 +242,9 @@ static int name_user(struct shr_map *map)
         return gebi_fail(-EBUSY, "%s is in use by process %u (%s)", map->path,
                          shr_load32_relaxed(&map->peers[slot].pid), who);
     }
-    return gebi_fail(-EBUSY, "%s is in use", map->path);
+    if (shr_lock_held(map, SHR_LOCK_SWEEP) == 1)
+        return gebi_fail(-EBUSY, "%s is being repaired (geb doctor --fix)", map->path);
+    return gebi_fail(-EBUSY, GEBI_STRANGER, map->path, map->path);
 }
 
 int geb_remove(const char *name)

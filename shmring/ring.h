@@ -18,7 +18,8 @@
  * Who may do what at the same time:
  *     shr_publish            any number of processes, one thread for each writer
  *     shr_peek, shr_take_at  the consumer; shr_drop: producers, drop-oldest only
- *     shr_sweep_*            the consumer; shr_sweep_slot: who holds that slot's lock
+ *     shr_sweep              the consumer; shr_sweep_dead: anybody; shr_sweep_slot: who holds that
+ *                            slot's lock
  * Nothing here blocks or makes a system call, except that a taker spins for at most one
  * patience.
  *
@@ -310,6 +311,10 @@ struct shr_sweeper {
  * holds the slot's lock and nobody lives in it. True: the slot is clean and FREE. False: its
  * hand must wait for others. */
 bool shr_sweep_slot(struct shr_map *map, const struct shr_ring *ring, uint32_t slot);
+
+/* Sweeps each used slot whose owner is dead. Returns how many must wait. consumer: the caller has
+ * the consumer's role; anybody else may call it too. A few system calls for each used slot. */
+uint32_t shr_sweep_dead(struct shr_map *map, const struct shr_ring *ring, bool consumer);
 
 /* One sweep by the consumer: dead slots, quarantined cells, orphaned chunks. Returns what is
  * left to do: quarantined cells + dead slots + orphaned chunks; *quarantined gets the first of

@@ -19,7 +19,7 @@
 
 #define NAME_MAX_BYTES 63u
 #define ALLOCATE_BYTES (UINT64_C(2) << 20)
-#define PROC_FD_BYTES  32u
+#define PROC_FD_BYTES  40u
 
 static bool same_file(const struct stat *st, const struct shr_map *map)
 {
@@ -154,7 +154,8 @@ static int draft_link(const struct draft *draft, const char *path)
     char proc[PROC_FD_BYTES];
     if (draft->name[0] != '\0') /* in one step, so that a death leaves one name or the other */
         return renameat2(AT_FDCWD, draft->name, AT_FDCWD, path, RENAME_NOREPLACE) == 0 ? 0 : -errno;
-    snprintf(proc, sizeof(proc), "/proc/self/fd/%d", draft->fd);
+    /* Of this thread: the main one, which /proc/self is, may have ended. */
+    snprintf(proc, sizeof(proc), "/proc/thread-self/fd/%d", draft->fd);
     return linkat(AT_FDCWD, proc, AT_FDCWD, path, AT_SYMLINK_FOLLOW) == 0 ? 0 : -errno;
 }
 

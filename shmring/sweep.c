@@ -45,16 +45,15 @@ bool shr_sweep_slot(struct shr_map *map, const struct shr_ring *ring, uint32_t s
     return true;
 }
 
-/* Sweeps each used slot whose owner is dead. Returns how many must wait. */
-static uint32_t sweep_dead(struct shr_map *map, const struct shr_ring *ring)
+uint32_t shr_sweep_dead(struct shr_map *map, const struct shr_ring *ring, bool consumer)
 {
     uint32_t left = 0;
     for (uint32_t slot = 1; slot <= map->geo.producer_cnt; slot++) {
         if (shr_load32_acquire(&map->peers[slot].state) == SHR_PEER_FREE)
             continue;
         struct shr_lock lock = {0};
-        if (shr_lock_held(map, slot) != 0 || shr_lock_take(map, slot, &lock) != 0)
-            continue; /* alive */
+        if (shr_lock_held(map, slot) != 0 || shr_lock_take_dead(map, slot, consumer, &lock) != 0)
+            continue; /* alive, or settled by somebody else just now */
         if (!shr_sweep_slot(map, ring, slot))
             left++;
         shr_lock_drop(&lock);
@@ -140,7 +139,7 @@ static uint32_t sweep_revoked(struct shr_map *map, const struct shr_ring *ring,
 uint32_t shr_sweep(struct shr_map *map, const struct shr_ring *ring, struct shr_sweeper *sweeper,
                    uint32_t *quarantined)
 {
-    uint32_t dead = sweep_dead(map, ring);
+    uint32_t dead = shr_sweep_dead(map, ring, true);
     gather_suspects(map, ring, sweeper);
     *quarantined = sweep_revoked(map, ring, sweeper);
     uint64_t head = shr_load_acquire(&ring->hot->head);
