@@ -32,7 +32,7 @@ void gebi_handle_end(void *handle, size_t bytes);
 /* Says what exactly was wrong (geb_last_error) and returns rc. */
 __attribute__((format(printf, 2, 3), cold)) int gebi_fail(int rc, const char *format, ...);
 
-/* Why a lock is refused that nobody owns (the path, twice): who may only read can lock for reading. */
+/* A lock is refused that nobody owns; the path, twice. Who may only read can lock for reading. */
 #define GEBI_STRANGER                                                                          \
     "%s: somebody who takes no part in it holds a lock on it: find the process with lsof %s, " \
     "and give the bus a narrower mode"

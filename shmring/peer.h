@@ -27,7 +27,7 @@
 #include "shmring/segment.h"
 
 /* Bytes of the file that are locked; those of the slots are 0 … SHR_PRODUCERS_MAX. */
-#define SHR_LOCK_SWEEP    (UINT64_C(1) << 20) /* a repair from outside, which takes slot 0 as well */
+#define SHR_LOCK_SWEEP    (UINT64_C(1) << 20) /* a repair from outside, beside slot 0 */
 #define SHR_LOCK_STANDBY  (UINT64_C(1) << 21)
 
 #define SHR_CONSUMER_SLOT 0u
