@@ -235,7 +235,8 @@ int geb_close(struct geb_bus *bus, uint64_t deadline_ns)
 static int name_user(struct shr_map *map)
 {
     for (uint32_t slot = 0; slot <= map->geo.producer_cnt; slot++) {
-        if (shr_lock_held(map, slot) != 1)
+        if (shr_lock_held(map, slot) != 1 ||
+            (slot == SHR_CONSUMER_SLOT && shr_lock_held(map, SHR_LOCK_SWEEP) == 1))
             continue;
         char who[SHR_NAME_BYTES];
         shr_text_load(map->peers[slot].name, SHR_NAME_BYTES / 8, who);
@@ -247,7 +248,19 @@ static int name_user(struct shr_map *map)
     return gebi_fail(-EBUSY, GEBI_STRANGER, map->path, map->path);
 }
 
-int geb_remove(const char *name)
+/* With all locks in our hands nobody can come in while we count, and the name goes. */
+static int count_waiting(struct shr_map *map)
+{
+    struct shr_account account;
+    if (shr_account(map, &account, NULL) < 0)
+        return gebi_fail(-ENOMEM, "no memory for the account");
+    if (account.pending == 0)
+        return 0;
+    return gebi_fail(-EBUSY, "%llu events wait in %s", (unsigned long long)account.pending,
+                     map->path);
+}
+
+static int remove_bus(const char *name, bool unused_only)
 {
     char path[SHR_PATH_BYTES];
     struct shr_map map = {0};
@@ -258,7 +271,6 @@ int geb_remove(const char *name)
     rc = shr_segment_attach(&map, path, true);
     if (rc < 0)
         return gebi_fail(rc, "%s: %s", path, geb_strerror(rc));
-    /* With all locks in our hands nobody can come in while the name goes. */
     rc = shr_lock_take_all(&map, &lock);
     if (rc == -EBUSY)
         rc = name_user(&map);
@@ -266,9 +278,19 @@ int geb_remove(const char *name)
         rc = gebi_fail(rc, "cannot lock %s: %s", path, strerror(-rc));
     else if (!shr_segment_is_named(&map))
         rc = gebi_fail(-ENOENT, "%s was removed just now", path);
-    else if (unlink(path) != 0)
+    else if ((!unused_only || (rc = count_waiting(&map)) == 0) && unlink(path) != 0)
         rc = gebi_fail(-errno, "cannot remove %s: %s", path, strerror(errno));
     shr_lock_drop(&lock);
     shr_segment_detach(&map);
     return rc;
+}
+
+int geb_remove(const char *name)
+{
+    return remove_bus(name, false);
+}
+
+int geb_remove_unused(const char *name)
+{
+    return remove_bus(name, true);
 }

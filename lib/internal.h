@@ -202,6 +202,12 @@ struct geb_watch {
 /* Frees the tap, if there is one. */
 void gebi_tap_end(struct geb_watch *watch);
 
+/* ---- repair ---------------------------------------------------------------------------------- */
+
+/* One sweep for geb_repair, whose locks the caller holds; with the consumer's role also of cells.
+ * Returns how many chunks came back. */
+uint32_t gebi_repair_sweep(struct shr_map *map, bool consumer);
+
 /* ---- metrics --------------------------------------------------------------------------------- */
 
 int gebi_metrics(const struct shr_map *map, struct geb_metrics *metrics);

@@ -104,18 +104,30 @@ void shr_lock_drop(struct shr_lock *lock)
     lock->map = NULL;
 }
 
-int shr_lock_held(struct shr_map *map, uint64_t byte)
+/* The lock that somebody of this type who wanted the byte would be refused for; F_UNLCK: none. */
+static int lock_met(struct shr_map *map, short type, uint64_t byte)
 {
     int fd = shr_segment_fd(map);
     if (fd < 0)
         return fd;
-    /* Asks as a reader, whom only a writer's lock refuses: that of an owner. Our own locks are of
-     * other descriptions. */
-    struct flock lock = {
-        .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = 1};
+    struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = 1};
     if (fcntl(fd, F_OFD_GETLK, &lock) != 0)
         return errno == EBADF ? -ESTALE : -errno;
-    return lock.l_type != F_UNLCK;
+    return lock.l_type;
+}
+
+int shr_lock_held(struct shr_map *map, uint64_t byte)
+{
+    /* Asks as a reader, whom only a writer's lock refuses: that of an owner. Our own locks are of
+     * other descriptions. */
+    int type = lock_met(map, F_RDLCK, byte);
+    return type < 0 ? type : type != F_UNLCK;
+}
+
+int shr_lock_strange(struct shr_map *map, uint64_t byte)
+{
+    int type = lock_met(map, F_WRLCK, byte);
+    return type < 0 ? type : type == F_RDLCK;
 }
 
 /* ---- slots ----------------------------------------------------------------------------------- */

@@ -60,6 +60,9 @@ int shr_lock_take_dead(struct shr_map *map, uint64_t slot, bool consumer, struct
  * makes shr_lock_take refuse, but says for sure that there is no owner: 0. */
 int shr_lock_held(struct shr_map *map, uint64_t byte);
 
+/* 1: a stranger's read lock is on the byte; 0: none is; < 0: cannot tell. */
+int shr_lock_strange(struct shr_map *map, uint64_t byte);
+
 /* Writes who we are into a slot whose lock we hold and which is swept: new epoch, name, pid,
  * USED. The event number in it goes on from its last owner's. */
 void shr_peer_enter(struct shr_map *map, uint32_t slot, const char *name);

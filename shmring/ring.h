@@ -302,6 +302,7 @@ uint32_t shr_drop(struct shr_taker *k, const struct shr_map *map, bool only_if_f
 struct shr_sweeper {
     uint64_t pos[SHR_SUSPECTS]; /* positions whose cells may be REVOKED */
     uint32_t pos_cnt;
+    uint32_t unlisted;                     /* quarantined cells that did not fit, as of the scan */
     bool scan;                             /* look at all cells next time */
     uint64_t seen[SHR_PRODUCERS_MAX + 1];  /* each peer's took_revoked, as far as we followed */
     uint64_t swept[SHR_PRODUCERS_MAX + 1]; /* each peer's swept, likewise */

@@ -61,6 +61,34 @@ uint32_t shr_sweep_dead(struct shr_map *map, const struct shr_ring *ring, bool c
     return left;
 }
 
+/* Whether a producer that lives may still store into the cell of pos. The dead are swept before. */
+static bool may_be_written(const struct shr_map *map, uint64_t pos)
+{
+    for (uint32_t slot = 1; slot <= map->geo.producer_cnt; slot++) {
+        /* edge R7 acquire: a claim that is gone left its stores behind it. */
+        uint64_t busy = shr_load_acquire(&map->peers[slot].busy);
+        if (busy == 0)
+            continue;
+        bool exact = (busy & SHR_BUSY_EXACT) != 0;
+        if (exact ? busy >> 1 == pos : (int64_t)(pos - (busy >> 1)) >= 0)
+            return true;
+    }
+    return false;
+}
+
+/* Returns a quarantined cell. True: it is none any more. False: somebody may write to it yet. */
+static bool give_back(const struct shr_map *map, const struct shr_ring *ring, uint64_t pos)
+{
+    struct shr_cell *cell = shr_cell_at(ring, pos);
+    /* edge R8 acquire: who revoked pos saw its claim, so we see its announcement. */
+    uint64_t state = shr_load_acquire(&cell->state);
+    if (state != shr_state(pos, SHR_TAG_REVOKED))
+        return true;
+    /* edge R7 release: on behalf of the producer. */
+    return !may_be_written(map, pos) &&
+           shr_cas_acq_rel(&cell->state, state, shr_state(pos, SHR_TAG_RETURNED));
+}
+
 static void suspect(struct shr_sweeper *sweeper, uint64_t pos)
 {
     if (sweeper->pos_cnt == SHR_SUSPECTS) {
@@ -94,43 +122,24 @@ static void gather_suspects(struct shr_map *map, const struct shr_ring *ring,
         return;
     sweeper->scan = false;
     sweeper->pos_cnt = 0;
+    sweeper->unlisted = 0;
     for (uint32_t i = 0; i < ring->cell_cnt; i++) {
         uint64_t state = shr_load_acquire(&ring->cells[i].state);
-        if (shr_state_tag(state) == SHR_TAG_REVOKED)
-            suspect(sweeper, shr_state_pos(state));
-    }
-}
-
-/* Whether a producer that lives may still store into the cell of pos. The dead are swept before. */
-static bool may_be_written(const struct shr_map *map, uint64_t pos)
-{
-    for (uint32_t slot = 1; slot <= map->geo.producer_cnt; slot++) {
-        /* edge R7 acquire: a claim that is gone left its stores behind it. */
-        uint64_t busy = shr_load_acquire(&map->peers[slot].busy);
-        if (busy == 0)
+        /* Only those that cannot come back now are remembered: they must not hide the others. */
+        if (shr_state_tag(state) != SHR_TAG_REVOKED || give_back(map, ring, shr_state_pos(state)))
             continue;
-        bool exact = (busy & SHR_BUSY_EXACT) != 0;
-        if (exact ? busy >> 1 == pos : (int64_t)(pos - (busy >> 1)) >= 0)
-            return true;
+        sweeper->unlisted += sweeper->pos_cnt == SHR_SUSPECTS;
+        suspect(sweeper, shr_state_pos(state));
     }
-    return false;
 }
 
-static uint32_t sweep_revoked(struct shr_map *map, const struct shr_ring *ring,
+static uint32_t sweep_revoked(const struct shr_map *map, const struct shr_ring *ring,
                               struct shr_sweeper *sweeper)
 {
     uint32_t kept = 0;
     for (uint32_t i = 0; i < sweeper->pos_cnt; i++) {
-        uint64_t pos = sweeper->pos[i];
-        struct shr_cell *cell = shr_cell_at(ring, pos);
-        /* edge R8 acquire: who revoked pos saw its claim, so we see its announcement. */
-        uint64_t state = shr_load_acquire(&cell->state);
-        if (state != shr_state(pos, SHR_TAG_REVOKED))
-            continue;
-        /* edge R7 release: on behalf of the producer. */
-        if (may_be_written(map, pos) ||
-            !shr_cas_acq_rel(&cell->state, state, shr_state(pos, SHR_TAG_RETURNED)))
-            sweeper->pos[kept++] = pos;
+        if (!give_back(map, ring, sweeper->pos[i]))
+            sweeper->pos[kept++] = sweeper->pos[i];
     }
     sweeper->pos_cnt = kept;
     return kept;
@@ -141,7 +150,7 @@ uint32_t shr_sweep(struct shr_map *map, const struct shr_ring *ring, struct shr_
 {
     uint32_t dead = shr_sweep_dead(map, ring, true);
     gather_suspects(map, ring, sweeper);
-    *quarantined = sweep_revoked(map, ring, sweeper);
+    *quarantined = sweep_revoked(map, ring, sweeper) + sweeper->unlisted;
     uint64_t head = shr_load_acquire(&ring->hot->head);
     uint64_t taken = shr_load_acquire(ring->free);
     return dead + *quarantined + shr_slab_sweep(map, head, taken);

@@ -12,6 +12,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <cmocka.h>
@@ -66,6 +67,7 @@ struct inside {
 static int judge_inside(struct inside *in)
 {
     struct live_scene *s = in->s;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     SUPPORT_CHECK(getpid() == 1);
     CRASH_TRY(live_create(s));
     support_tell_test(&in->line);

@@ -94,7 +94,7 @@ int live_create(struct live_scene *s);
 int live_judge(struct live_scene *s, bool alive);
 
 /* live_go_on: tells the holder to use its handle, and checks that nothing of it was reclaimed.
- * live_is_stale: the same for one that has only a copy of the handle: all its calls gave -ESTALE. */
+ * live_is_stale: the same for one that has but a copy of the handle: all its calls gave -ESTALE. */
 int live_go_on(struct live_scene *s);
 int live_is_stale(struct live_scene *s);
 
