@@ -3,8 +3,8 @@
 or which command to give, disturbs nobody, and finds nothing to do the second time.
 
 Method: producers, consumers and creators are killed with SIGKILL, or stopped; files are damaged; a
-stranger locks; then the findings, the bus and what the next consumer gets are compared. The commands
-that it names are given to a shell, and must repair what they are for.
+stranger locks; then the findings, the bus and what the next consumer gets are compared. The
+commands that it names are given to a shell, and must repair what they are for.
 """
 import fcntl
 import json
