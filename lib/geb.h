@@ -126,7 +126,8 @@ typedef int geb_handler(struct geb_context *ctx, const struct geb_event *event, 
 /* Creates the bus and takes the consumer's role, or resumes a bus of that name if its
  * configuration is equal (config NULL: the default one) and nobody has the role. The bus
  * outlives its handles: geb_remove ends it. name: 1 … 63 of A-Z a-z 0-9 . _ - (in GEB_DIR or
- * /dev/shm/geb-UID), or a path with a slash. Blocks while the kernel allocates the memory.
+ * /dev/shm/geb-UID), or a path with a slash. Blocks while the kernel allocates the memory; and
+ * while somebody repairs the bus, for a second at most.
  * -EINVAL, -EDOM, -EEXIST, -EBUSY, -EACCES, -ENOSPC, -EPROTO, -EBADMSG. */
 GEB_API int geb_create(struct geb_bus **bus, const char *name, const struct geb_config *config);
 
@@ -349,6 +350,37 @@ struct geb_slab_row {
     uint64_t blocks, free;
 };
 GEB_API int geb_watch_slabs(struct geb_watch *watch, struct geb_slab_row *rows, uint32_t max);
+
+/* ---- what the dead left ---------------------------------------------------------------------- */
+
+/* What a running consumer takes back all the time, and nobody does while there is none. Counts of
+ * slots of dead producers, of 64 KiB chunks of memory whose owner is gone, and of cells that are
+ * quarantined: those that came back, and those that must wait. A chunk waits until all that was in
+ * the ring when it was found is taken; a cell, for a producer that lives and may still write to it;
+ * a slot, for the consumer to finish with what its dead owner dropped, or for a stranger's lock. */
+struct geb_repair {
+    size_t size; /* of this struct, set by the caller */
+    uint32_t slots, slots_left, chunks, chunks_left, cells, cells_left;
+    uint32_t strangers;  /* roles and slots that a process locks which may only read */
+    bool consumer_lives; /* cells are its alone to take back */
+    bool consumer_died;  /* the next one settles what it had in hand */
+};
+
+#define GEB_REPAIR_INIT                   \
+    {                                     \
+        .size = sizeof(struct geb_repair) \
+    }
+
+/* What there is to take back now: the *_left. */
+GEB_API int geb_watch_repair(struct geb_watch *watch, struct geb_repair *repair);
+
+/* Takes back what can be, beside anybody who takes part, or nobody. Where there is no consumer it
+ * holds the role for a moment; one that starts just then waits for it. Touches no event, nor what a
+ * dead consumer had in hand. May be killed, and repeated. -EBUSY: another repair is at work. */
+GEB_API int geb_repair(const char *name, struct geb_repair *repair);
+
+/* geb_remove of a bus in which no event waits; -EBUSY if one does. */
+GEB_API int geb_remove_unused(const char *name);
 
 /* ---- the tap: every event, copied out, by a watch that takes part in nothing ------------------
  *

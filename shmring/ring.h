@@ -18,7 +18,8 @@
  * Who may do what at the same time:
  *     shr_publish            any number of processes, one thread for each writer
  *     shr_peek, shr_take_at  the consumer; shr_drop: producers, drop-oldest only
- *     shr_sweep_*            the consumer; shr_sweep_slot: who holds that slot's lock
+ *     shr_sweep              the consumer; shr_sweep_dead: anybody; shr_sweep_slot: who holds that
+ *                            slot's lock
  * Nothing here blocks or makes a system call, except that a taker spins for at most one
  * patience.
  *
@@ -308,6 +309,7 @@ uint32_t shr_drop(struct shr_taker *k, const struct shr_map *map, bool only_if_f
 struct shr_sweeper {
     uint64_t pos[SHR_SUSPECTS]; /* positions whose cells may be REVOKED */
     uint32_t pos_cnt;
+    uint32_t unlisted;                     /* quarantined cells that did not fit, as of the scan */
     bool scan;                             /* look at all cells next time */
     uint64_t seen[SHR_PRODUCERS_MAX + 1];  /* each peer's took_revoked, as far as we followed */
     uint64_t swept[SHR_PRODUCERS_MAX + 1]; /* each peer's swept, likewise */
@@ -317,6 +319,10 @@ struct shr_sweeper {
  * holds the slot's lock and nobody lives in it. True: the slot is clean and FREE. False: its
  * hand must wait for others. */
 bool shr_sweep_slot(struct shr_map *map, const struct shr_ring *ring, uint32_t slot);
+
+/* Sweeps each used slot whose owner is dead. Returns how many must wait. consumer: the caller has
+ * the consumer's role; anybody else may call it too. A few system calls for each used slot. */
+uint32_t shr_sweep_dead(struct shr_map *map, const struct shr_ring *ring, bool consumer);
 
 /* One sweep by the consumer: dead slots, quarantined cells, orphaned chunks. Returns what is
  * left to do: quarantined cells + dead slots + orphaned chunks; *quarantined gets the first of

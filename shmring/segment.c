@@ -19,7 +19,7 @@
 
 #define NAME_MAX_BYTES 63u
 #define ALLOCATE_BYTES (UINT64_C(2) << 20)
-#define PROC_FD_BYTES  32u
+#define PROC_FD_BYTES  40u
 
 static bool same_file(const struct stat *st, const struct shr_map *map)
 {
@@ -101,10 +101,50 @@ static int file_page_bytes(int fd, uint32_t *page_bytes)
 
 /* ---- a file without its name yet ------------------------------------------------------------- */
 
+#define DRAFT_PREFIX   ".geb-"
+#define DRAFT_ATTEMPTS 16
+
 struct draft {
     int fd;
     char name[SHR_PATH_BYTES]; /* empty: the file has none, and needs nobody to remove it */
 };
+
+/* A draft that has a name is locked by its creator as long as it is one: who finds it unlocked
+ * knows that its creator is dead. -EBUSY: somebody has the lock. */
+static int draft_lock(int fd, short type)
+{
+    struct flock lock = {
+        .l_type = type, .l_whence = SEEK_SET, .l_start = SHR_LOCK_DRAFT, .l_len = 1};
+    if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
+        return 0;
+    return errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
+}
+
+/* One attempt in a directory that cannot have files without a name. -EBUSY: somebody took the new
+ * file for one whose creator is dead, before it was locked. */
+static int draft_open_named(struct draft *draft, const char *dir, int flags, mode_t mode)
+{
+    uint64_t salt;
+    struct stat st;
+    char name[24];
+    if (getrandom(&salt, sizeof(salt), 0) != (ssize_t)sizeof(salt))
+        return -EIO;
+    snprintf(name, sizeof(name), DRAFT_PREFIX "%016llx", (unsigned long long)salt);
+    int rc = path_join(draft->name, dir, name);
+    if (rc < 0)
+        return rc;
+    draft->fd = open(draft->name, O_CREAT | O_EXCL | flags, mode);
+    if (draft->fd < 0)
+        return -errno;
+    rc = draft_lock(draft->fd, F_WRLCK);
+    if (rc == 0 && (fstat(draft->fd, &st) != 0 || st.st_nlink == 0))
+        rc = -EBUSY;
+    if (rc < 0) {
+        unlink(draft->name);
+        close(draft->fd);
+    }
+    return rc;
+}
 
 static int draft_open(struct draft *draft, const char *path, mode_t mode)
 {
@@ -119,17 +159,32 @@ static int draft_open(struct draft *draft, const char *path, mode_t mode)
         return 0;
     if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL)
         return -errno;
-    uint64_t salt;
-    if (getrandom(&salt, sizeof(salt), 0) != (ssize_t)sizeof(salt))
-        return -EIO;
     dir[dir_len - 1] = '\0';
-    char name[24];
-    snprintf(name, sizeof(name), ".geb-%016llx", (unsigned long long)salt);
-    int rc = path_join(draft->name, dir, name);
-    if (rc < 0)
-        return rc;
-    draft->fd = open(draft->name, O_CREAT | O_EXCL | flags, mode);
-    return draft->fd >= 0 ? 0 : -errno;
+    int rc = -EBUSY;
+    for (int i = 0; i < DRAFT_ATTEMPTS && rc == -EBUSY; i++)
+        rc = draft_open_named(draft, dir, flags, mode);
+    return rc == -EBUSY ? -EIO : rc;
+}
+
+int shr_draft_check(const char *path, bool remove)
+{
+    const char *slash = strrchr(path, '/');
+    struct stat st, now;
+    if (strncmp(slash != NULL ? slash + 1 : path, DRAFT_PREFIX, strlen(DRAFT_PREFIX)) != 0)
+        return -EINVAL;
+    int fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0)
+        return -errno;
+    int rc = fstat(fd, &st) != 0 ? -errno : S_ISREG(st.st_mode) ? 0 : -EINVAL;
+    if (rc == 0)
+        rc = draft_lock(fd, F_WRLCK);
+    /* With its lock in our hands it is no creator's, and becomes no bus. */
+    if (rc == 0 && (lstat(path, &now) != 0 || now.st_ino != st.st_ino || now.st_dev != st.st_dev))
+        rc = -ENOENT;
+    if (rc == 0 && remove && unlink(path) != 0)
+        rc = -errno;
+    close(fd);
+    return rc;
 }
 
 /* In slices: a signal undoes an unfinished one, and would undo all of a large file again and
@@ -152,9 +207,14 @@ static int draft_allocate(int fd, const struct shr_geometry *geo)
 static int draft_link(const struct draft *draft, const char *path)
 {
     char proc[PROC_FD_BYTES];
-    if (draft->name[0] != '\0') /* in one step, so that a death leaves one name or the other */
-        return renameat2(AT_FDCWD, draft->name, AT_FDCWD, path, RENAME_NOREPLACE) == 0 ? 0 : -errno;
-    snprintf(proc, sizeof(proc), "/proc/self/fd/%d", draft->fd);
+    if (draft->name[0] != '\0') { /* in one step, so that a death leaves one name or the other */
+        if (renameat2(AT_FDCWD, draft->name, AT_FDCWD, path, RENAME_NOREPLACE) != 0)
+            return -errno;
+        draft_lock(draft->fd, F_UNLCK); /* a bus has no such lock */
+        return 0;
+    }
+    /* Of this thread: the main one, which /proc/self is, may have ended. */
+    snprintf(proc, sizeof(proc), "/proc/thread-self/fd/%d", draft->fd);
     return linkat(AT_FDCWD, proc, AT_FDCWD, path, AT_SYMLINK_FOLLOW) == 0 ? 0 : -errno;
 }
 

@@ -22,6 +22,7 @@
 
 #define SHR_PATH_BYTES 256u
 #define SHR_SHELF_MAX  (1u << 20)
+#define SHR_LOCK_DRAFT (1 << 22) /* the byte that the creator of a file with a draft's name locks */
 
 /* What a creator chooses. Every field must be set; shr_config_default sets all of them. */
 struct shr_config {
@@ -81,6 +82,11 @@ int shr_segment_path(const char *name, bool make_dir, char path[SHR_PATH_BYTES])
  * -EEXIST: the name is taken (nothing was changed). -ENOSPC: the file system is too full,
  * nothing is left behind. -EINVAL/-EDOM: configuration. Else what the kernel said. */
 int shr_segment_create(struct shr_map *map, const char *path, const struct shr_config *config);
+
+/* What a creator leaves that was killed where the file system has no files without a name: 0: path
+ * is that, and is removed if `remove`; -EBUSY: its creator is at work; -EINVAL: it is something
+ * else; or what the kernel said. */
+int shr_draft_check(const char *path, bool remove);
 
 /* Maps an existing bus; read-only if not writable. -ENOENT: none. -EACCES. -EPROTO: other layout
  * version. -EBADMSG: not a bus, truncated, or a field that does not fit. */

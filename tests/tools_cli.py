@@ -186,7 +186,7 @@ def machine():
     check([b['name'] for b in seen['buses']] == ['fit'] and seen['problems'] == 0, 'the buses')
     for word in ('/dev/shm', 'memory that may be locked', 'huge pages', 'io_uring', 'fit'):
         expect(0, word, 'doctor')
-    expect(2, b'not built yet', 'doctor', '--fix')
+    expect(2, b'--fix', 'doctor', '--remove-unused')
     expect(3, b'geb create', 'doctor', 'nowhere')
 
 
