@@ -133,6 +133,7 @@ int bench_floor(const struct bench_options *opt);
 int bench_publish(const struct bench_options *opt);
 int bench_throughput(const struct bench_options *opt);
 int bench_roundtrip(const struct bench_options *opt);
+int bench_takeover(const struct bench_options *opt);
 int bench_watching(const struct bench_options *opt);
 
 #endif

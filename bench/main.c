@@ -28,6 +28,7 @@ static const struct bench_entry benches[] = {
     {"overrun", NULL, "", "publishing to a full ring"},
     {"transaction", NULL, "", "all-or-none, an event"},
     {"journal", NULL, "", "recording to disk"},
+    {"takeover", bench_takeover, "standby", "a killed consumer and its standby"},
     {"watching", bench_watching, "tap tap-waiting tap-dropping metrics throughput-tap",
      "what an observer costs the others"},
     {"scaling", NULL, "", "several producers"},

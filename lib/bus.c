@@ -73,40 +73,56 @@ int gebi_path(const char *name, bool make_dir, char path[SHR_PATH_BYTES])
                   : 0;
 }
 
-static int role_is_taken(struct shr_map *map)
+static int lock_is_taken(struct shr_map *map, uint64_t byte)
 {
-    if (shr_lock_held(map, SHR_CONSUMER_SLOT) == 0)
+    if (shr_lock_held(map, byte) == 0)
         return gebi_fail(-EBUSY, GEBI_STRANGER, map->path, map->path);
+    if (byte == SHR_LOCK_STANDBY)
+        return gebi_fail(-EBUSY, "%s has its standby already", map->path);
     if (shr_lock_held(map, SHR_LOCK_SWEEP) == 1)
         return gebi_fail(-EBUSY, "%s is being repaired (geb doctor --fix)", map->path);
     return gebi_fail(-EBUSY, "%s has its consumer: process %u", map->path,
                      shr_load32_relaxed(&map->peers[SHR_CONSUMER_SLOT].pid));
 }
 
-static int take_role(struct geb_bus *bus)
+static int take_lock(struct geb_bus *bus, uint64_t byte, struct shr_lock *lock)
 {
     struct shr_map *map = &bus->map;
     const struct timespec while_it_repairs = {.tv_nsec = 1000000};
-    int rc = shr_lock_take(map, SHR_CONSUMER_SLOT, &bus->lock);
-    for (int i = 0; rc == -EBUSY && i < REPAIR_WAITS && shr_lock_held(map, SHR_LOCK_SWEEP) == 1;
+    int rc = shr_lock_take(map, byte, lock);
+    for (int i = 0; rc == -EBUSY && byte == SHR_CONSUMER_SLOT && i < REPAIR_WAITS &&
+                    shr_lock_held(map, SHR_LOCK_SWEEP) == 1;
          i++) {
         nanosleep(&while_it_repairs, NULL);
-        rc = shr_lock_take(map, SHR_CONSUMER_SLOT, &bus->lock);
+        rc = shr_lock_take(map, byte, lock);
     }
     if (rc == -EBUSY) /* once more: the repair may have ended between these two looks */
-        rc = shr_lock_take(map, SHR_CONSUMER_SLOT, &bus->lock);
+        rc = shr_lock_take(map, byte, lock);
     if (rc == -EBUSY)
-        return role_is_taken(map);
+        return lock_is_taken(map, byte);
     if (rc < 0)
-        return gebi_fail(rc, "cannot lock %s: %s", bus->map.path, strerror(-rc));
-    return shr_segment_is_named(&bus->map)
-               ? 0
-               : gebi_fail(-ENOENT, "%s was removed just now", bus->map.path);
+        return gebi_fail(rc, "cannot lock %s: %s", map->path, strerror(-rc));
+    if (shr_segment_is_named(map))
+        return 0;
+    shr_lock_drop(lock);
+    return gebi_fail(-ENOENT, "%s was removed just now", map->path);
 }
 
-/* What a new consumer does with the role in its hands. */
-static void set_up(struct geb_bus *bus)
+/* What needs no role. */
+static void prepare(struct geb_bus *bus)
 {
+    bus->fence = shr_wait_register() != 0 || bus->map.geo.wakers_fence != 0;
+    bus->sweeper.scan = true;
+    bus->context.bus = bus;
+    bus->spin_ns = SPIN_DEFAULT_NS;
+    bus->magic = GEBI_BUS_MAGIC;
+}
+
+int gebi_take_role(struct geb_bus *bus)
+{
+    int rc = take_lock(bus, SHR_CONSUMER_SLOT, &bus->lock);
+    if (rc < 0)
+        return rc;
     struct shr_map *map = &bus->map;
     struct shr_peer *me = &map->peers[SHR_CONSUMER_SLOT];
     if (shr_load32_relaxed(&me->state) == SHR_PEER_USED)
@@ -115,13 +131,9 @@ static void set_up(struct geb_bus *bus)
     shr_store32_release(&map->hot->closed, 0);
     for (uint32_t i = 0; i < map->geo.region[SHR_REGION_HANDLERS].entries; i++)
         shr_store_relaxed(&map->handlers[i].state, 0);
-    bus->fence = shr_wait_register() != 0 || map->geo.wakers_fence != 0;
     shr_consumer_init(&bus->consumer, map);
     bus->consumer.fence = bus->fence;
-    bus->sweeper.scan = true;
-    bus->context.bus = bus;
-    bus->spin_ns = SPIN_DEFAULT_NS;
-    bus->magic = GEBI_BUS_MAGIC;
+    return 0;
 }
 
 static void destroy(struct geb_bus *bus)
@@ -130,6 +142,7 @@ static void destroy(struct geb_bus *bus)
     free(bus->first);
     free(bus->topic_text);
     shr_lock_drop(&bus->lock);
+    shr_lock_drop(&bus->standby_lock);
     shr_segment_detach(&bus->map);
     gebi_handle_end(bus, sizeof(*bus));
 }
@@ -155,7 +168,9 @@ static int reach(struct geb_bus *bus, const char *path, const struct shr_config 
     }
 }
 
-static int open_bus(struct geb_bus **result, const char *name, const struct shr_config *config)
+/* config: of a bus that may be created; NULL: it must exist. */
+static int open_bus(struct geb_bus **result, const char *name, const struct shr_config *config,
+                    bool standby)
 {
     char path[SHR_PATH_BYTES];
     int rc = gebi_path(name, config != NULL, path);
@@ -165,13 +180,17 @@ static int open_bus(struct geb_bus **result, const char *name, const struct shr_
     if (bus == NULL)
         return gebi_fail(-ENOMEM, "no memory for a bus handle");
     rc = reach(bus, path, config);
-    if (rc == 0)
-        rc = take_role(bus);
+    if (rc == 0 && standby)
+        rc = take_lock(bus, SHR_LOCK_STANDBY, &bus->standby_lock);
+    if (rc == 0) {
+        prepare(bus);
+        bus->standing_by = standby;
+        rc = standby ? 0 : gebi_take_role(bus);
+    }
     if (rc < 0) {
         destroy(bus);
         return rc;
     }
-    set_up(bus);
     *result = bus;
     return 0;
 }
@@ -190,7 +209,7 @@ int geb_create(struct geb_bus **bus, const char *name, const struct geb_config *
     rc = shr_segment_size(&chosen, &bytes, &why);
     if (rc < 0)
         return gebi_fail(rc, "%s", why);
-    return open_bus(bus, name, &chosen);
+    return open_bus(bus, name, &chosen, false);
 }
 
 int geb_open(struct geb_bus **bus, const char *name)
@@ -198,7 +217,30 @@ int geb_open(struct geb_bus **bus, const char *name)
     if (bus == NULL)
         return gebi_fail(-EINVAL, "the result pointer is NULL");
     *bus = NULL;
-    return open_bus(bus, name, NULL);
+    return open_bus(bus, name, NULL, false);
+}
+
+int geb_stand_by(struct geb_bus **bus, const char *name)
+{
+    if (bus == NULL)
+        return gebi_fail(-EINVAL, "the result pointer is NULL");
+    *bus = NULL;
+    int rc = open_bus(bus, name, NULL, true);
+    if (rc == 0)
+        gebi_warm(*bus);
+    return rc;
+}
+
+static void give_up_role(struct geb_bus *bus)
+{
+    shr_flush(&bus->consumer);
+    /* edge W4 release: closed before the lock goes, so that nobody takes an orderly end for a
+     * death. */
+    shr_store32_release(&bus->map.hot->closed, 1);
+    shr_peer_exit(&bus->map, SHR_CONSUMER_SLOT);
+    shr_lock_drop(&bus->lock);
+    shr_gate_wake(&bus->map.hot->space);
+    shr_gate_wake(&bus->map.hot->freed);
 }
 
 int geb_close(struct geb_bus *bus, uint64_t deadline_ns)
@@ -208,7 +250,8 @@ int geb_close(struct geb_bus *bus, uint64_t deadline_ns)
     int rc = gebi_check_outside(bus);
     if (rc < 0)
         return rc;
-    while (deadline_ns != 0 && !shr_is_idle(&bus->consumer)) {
+    bool has_role = !bus->standing_by;
+    while (has_role && deadline_ns != 0 && !shr_is_idle(&bus->consumer)) {
         if (geb_now() >= deadline_ns) {
             rc = gebi_fail(-ETIMEDOUT, "events were left in %s", bus->map.path);
             break;
@@ -217,14 +260,8 @@ int geb_close(struct geb_bus *bus, uint64_t deadline_ns)
     }
     bus->magic = 0; /* first: a signal handler may call geb_stop at any moment */
     shr_fence_compiler();
-    shr_flush(&bus->consumer);
-    /* edge W4 release: closed before the lock goes, so that nobody takes an orderly end for a
-     * death. */
-    shr_store32_release(&bus->map.hot->closed, 1);
-    shr_peer_exit(&bus->map, SHR_CONSUMER_SLOT);
-    shr_lock_drop(&bus->lock);
-    shr_gate_wake(&bus->map.hot->space);
-    shr_gate_wake(&bus->map.hot->freed);
+    if (has_role)
+        give_up_role(bus);
     destroy(bus);
     return rc;
 }
@@ -245,6 +282,8 @@ static int name_user(struct shr_map *map)
     }
     if (shr_lock_held(map, SHR_LOCK_SWEEP) == 1)
         return gebi_fail(-EBUSY, "%s is being repaired (geb doctor --fix)", map->path);
+    if (shr_lock_held(map, SHR_LOCK_STANDBY) == 1)
+        return gebi_fail(-EBUSY, "%s is in use by a standby", map->path);
     return gebi_fail(-EBUSY, GEBI_STRANGER, map->path, map->path);
 }
 

@@ -34,6 +34,11 @@ int geb_dispatch(struct geb_bus *bus, uint32_t max)
         if (rc < 0)
             return rc;
     }
+    if (SHR_UNLIKELY(bus->standing_by)) {
+        rc = gebi_take_over_now(bus);
+        if (rc <= 0)
+            return rc;
+    }
     uint32_t cnt = gebi_drain(bus, max != 0 && max < INT_MAX ? max : bus->map.geo.capacity);
     /* An empty look asks the clock; so does a busy loop now and then. */
     if (cnt == 0 ? ++bus->empty_looks % 64 == 0 : bus->since_look >= CLOCK_EVERY_EVENTS)
@@ -58,11 +63,11 @@ static void sleep_once(struct geb_bus *bus)
 
 int geb_run(struct geb_bus *bus)
 {
-    int rc = gebi_check_outside(bus);
+    int rc = geb_take_over(bus, GEB_FOREVER);
     if (rc == 0)
         rc = gebi_flatten(bus);
     if (rc < 0)
-        return rc;
+        return rc == -ECANCELED ? 0 : rc;
     uint64_t idle_since_ns = shr_now_ns();
     bool slept = false;
     bus->running = true;

@@ -7,6 +7,7 @@
  * Three handles, each with a pair of verbs:
  *
  *     consumer   geb_create or geb_open  … geb_close       struct geb_bus
+ *                (geb_stand_by: the next one)
  *     producer   geb_join                … geb_leave       struct geb_producer
  *     observer   geb_watch               … geb_unwatch     struct geb_watch
  *
@@ -42,7 +43,7 @@ extern "C" {
     X(ENOBUFS,                                                                                   \
       "no slab block is free: let the consumer catch up, or create the bus with more slabs")     \
     X(ETIMEDOUT, "the deadline passed")                                                          \
-    X(ECANCELED, "cancelled by geb_cancel")                                                      \
+    X(ECANCELED, "cancelled by geb_cancel, or by geb_stop while it stood by")                    \
     X(EPIPE, "the bus is full and its consumer is gone: start the consumer again")               \
     X(ESHUTDOWN, "the bus is full and its consumer closed it: start the consumer again")         \
     X(EMSGSIZE, "the event is larger than the bus allows: create it with a larger max_event")    \
@@ -56,7 +57,7 @@ extern "C" {
     X(ENOMEM, "out of memory")                                                                   \
     X(EPROTO, "the bus has another layout version: use the geb that made it, or remove the bus") \
     X(EBADMSG, "the file is not a bus, or it is damaged: remove it and create the bus again")    \
-    X(EBUSY, "the role is taken: only one consumer, and one producer of an exclusive bus")       \
+    X(EBUSY, "the role is taken: one consumer, one standby, one producer of an exclusive bus")   \
     X(EUSERS, "no free slot: create the bus with more producers, topics or handlers")            \
     X(ESTALE, "the handle is closed, or from before a fork: open a new one in this process")     \
     X(EDEADLK, "a handler would wait for itself: publish to another bus, or not with Block")     \
@@ -134,6 +135,25 @@ GEB_API int geb_create(struct geb_bus **bus, const char *name, const struct geb_
 /* The same for a bus that must exist, whatever its configuration. -ENOENT, -EBUSY … */
 GEB_API int geb_open(struct geb_bus **bus, const char *name);
 
+/* Opens an existing bus as hot standby: the handle waits for the consumer's role, and has it within
+ * milliseconds of the consumer's end, be it geb_close or death (a stopped consumer is not dead).
+ * Then it goes on where that one was, as geb_open would. What takes time is done before: this call
+ * maps the bus, and handlers are registered with geb_on as soon as it returns. Then:
+ *
+ *     geb_run        waits for its turn, and runs the handlers; ends by geb_stop at any moment
+ *     geb_take_over  only waits; geb_dispatch: takes the role if it is free, else returns 0
+ *     geb_close      gives up waiting, without a change to the bus
+ *
+ * While a standby waits, producers that are blocked on a full bus wait on, whatever becomes of the
+ * consumer. -EBUSY: another standby waits; the next one can come when that has taken over.
+ * Otherwise as geb_open. */
+GEB_API int geb_stand_by(struct geb_bus **bus, const char *name);
+
+/* Waits until a standby has the consumer's role: 0, also for a handle that has it already.
+ * -ETIMEDOUT; -ECANCELED: geb_stop was called; -ENOENT: the bus was removed. It looks every 2 ms
+ * and sleeps in between. Not from within a handler (-EDEADLK). */
+GEB_API int geb_take_over(struct geb_bus *bus, uint64_t deadline_ns);
+
 /* Handles what waits until the deadline (0: nothing more), then gives up the role. Events that
  * still wait stay for the next consumer: -ETIMEDOUT then, if a deadline was given. The handle is
  * gone in any case. NULL is allowed. */
@@ -156,8 +176,8 @@ GEB_API int geb_on_schema(struct geb_bus *bus, const char *topic, const char *sc
  * a batch counted as one. Does not wait for events. -EDEADLK from within a handler. */
 GEB_API int geb_dispatch(struct geb_bus *bus, uint32_t max);
 
-/* Dispatches until geb_stop. Polls for spin_ns after the last event, then sleeps until a
- * producer wakes it. */
+/* Dispatches until geb_stop; a standby waits for its turn first. Polls for spin_ns after the last
+ * event, then sleeps until a producer wakes it. */
 GEB_API int geb_run(struct geb_bus *bus);
 
 /* Makes geb_run return after the event in hand; before geb_run, makes it return at once. From
@@ -280,6 +300,7 @@ struct geb_metrics {
     uint64_t used, peak; /* positions in use now, and the most that the consumer saw */
     uint64_t revoked, returned, quarantined, bad_bytes;
     uint64_t redelivered, restarts, sleeps;
+    uint64_t standby;           /* 1: a standby waits for the consumer's role */
     struct geb_latency latency; /* from publish to handler */
 };
 #define GEB_METRICS_INIT                   \

@@ -20,19 +20,34 @@ static int check(const struct geb_bus *bus, geb_handler *call)
     return rc;
 }
 
-static int add(struct geb_bus *bus, uint32_t topic, const char *name, geb_handler *call, void *user)
+static void show(struct geb_bus *bus, uint32_t idx)
 {
-    uint32_t rows = bus->map.geo.region[SHR_REGION_HANDLERS].entries;
+    struct gebi_handler *h = &bus->handler[idx];
+    char name[SHR_NAME_BYTES] = "default";
+    if (idx >= bus->map.geo.region[SHR_REGION_HANDLERS].entries)
+        return;
+    if (h->topic != DEFAULT_TOPIC)
+        shr_text_load(bus->map.topics[h->topic].name, SHR_NAME_BYTES / 8, name);
+    h->row = &bus->map.handlers[idx];
+    shr_text_store(h->row->name, SHR_NAME_BYTES / 8, name);
+    shr_store_relaxed(&h->row->topic, h->topic == DEFAULT_TOPIC ? UINT64_MAX : h->topic);
+    shr_store_relaxed(&h->row->calls, 0);
+    shr_store_relaxed(&h->row->errors, 0);
+    shr_store_release(&h->row->state, 1); /* edge M2 release: the row is whole */
+}
+
+void gebi_show_handlers(struct geb_bus *bus)
+{
+    for (uint32_t i = 0; i < bus->handler_cnt; i++)
+        show(bus, i);
+}
+
+static int add(struct geb_bus *bus, uint32_t topic, geb_handler *call, void *user)
+{
     struct gebi_handler *h = &bus->handler[bus->handler_cnt];
     *h = (struct gebi_handler){.call = call, .user = user, .topic = topic, .row = &bus->unseen};
-    if (bus->handler_cnt < rows) {
-        h->row = &bus->map.handlers[bus->handler_cnt];
-        shr_text_store(h->row->name, SHR_NAME_BYTES / 8, name);
-        shr_store_relaxed(&h->row->topic, topic == DEFAULT_TOPIC ? UINT64_MAX : topic);
-        shr_store_relaxed(&h->row->calls, 0);
-        shr_store_relaxed(&h->row->errors, 0);
-        shr_store_release(&h->row->state, 1); /* edge M2 release: the row is whole */
-    }
+    if (!bus->standing_by)
+        show(bus, bus->handler_cnt);
     bus->handler_cnt++;
     bus->flat_is_old = true;
     return 0;
@@ -45,7 +60,7 @@ int geb_on_schema(struct geb_bus *bus, const char *topic, const char *schema, ui
     int rc = check(bus, handler);
     if (rc == 0)
         rc = gebi_topic_intern(&bus->map, SHR_CONSUMER_SLOT, topic, schema, bytes, &id);
-    return rc < 0 ? rc : add(bus, id, topic, handler, user);
+    return rc < 0 ? rc : add(bus, id, handler, user);
 }
 
 int geb_on(struct geb_bus *bus, const char *topic, geb_handler *handler, void *user)
@@ -56,11 +71,13 @@ int geb_on(struct geb_bus *bus, const char *topic, geb_handler *handler, void *u
 int geb_on_default(struct geb_bus *bus, geb_handler *handler, void *user)
 {
     int rc = check(bus, handler);
-    return rc < 0 ? rc : add(bus, DEFAULT_TOPIC, "default", handler, user);
+    return rc < 0 ? rc : add(bus, DEFAULT_TOPIC, handler, user);
 }
 
 int gebi_flatten(struct geb_bus *bus)
 {
+    if (SHR_LIKELY(bus->flat != NULL && !bus->flat_is_old))
+        return 0;
     uint32_t topics = bus->map.geo.topic_cnt;
     struct gebi_handler **flat = calloc(GEBI_HANDLERS_MAX, sizeof(struct gebi_handler *));
     uint32_t *first = calloc((size_t)topics + 2, sizeof(*first));

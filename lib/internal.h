@@ -93,7 +93,9 @@ struct geb_context {
 struct geb_bus {
     uint64_t magic;
     struct shr_map map;
-    struct shr_lock lock; /* the consumer's role */
+    struct shr_lock lock;         /* the consumer's role */
+    struct shr_lock standby_lock; /* the right to be the next one */
+    bool standing_by;             /* has no role yet: what is the consumer's is not touched */
     struct shr_consumer consumer;
     struct shr_sweeper sweeper;
     struct geb_context context;
@@ -139,10 +141,24 @@ static inline int gebi_check_outside(const struct geb_bus *bus)
     return rc;
 }
 
+/* Takes the consumer's role and resumes where the last one stopped. -EBUSY: it is taken; -ENOENT:
+ * the bus was removed. */
+int gebi_take_role(struct geb_bus *bus);
+
+/* A standby takes the role if it is free. 1: it has it; 0: not yet; or as gebi_take_role. */
+int gebi_take_over_now(struct geb_bus *bus);
+
+/* Maps the pages of the segment that a consumer touches, so that it does not fault them in when it
+ * takes over. */
+void gebi_warm(struct geb_bus *bus);
+
 /* Looks after the dead and the quarantined, at most every 100 ms. */
 void gebi_housekeep(struct geb_bus *bus, uint64_t now_ns);
 
-/* Groups the handlers by topic. 0 or -ENOMEM. */
+/* Shows the handlers to observers. The rows are the consumer's, so the caller has the role. */
+void gebi_show_handlers(struct geb_bus *bus);
+
+/* Groups the handlers by topic, unless they are. 0 or -ENOMEM. */
 int gebi_flatten(struct geb_bus *bus);
 
 /* Hands out up to max cells (a batch is one); less only if there are no more now, or geb_stop ends
@@ -210,7 +226,7 @@ uint32_t gebi_repair_sweep(struct shr_map *map, bool consumer);
 
 /* ---- metrics --------------------------------------------------------------------------------- */
 
-int gebi_metrics(const struct shr_map *map, struct geb_metrics *metrics);
+int gebi_metrics(struct shr_map *map, struct geb_metrics *metrics);
 
 /* Bucket of a latency in units of SHR_STAMP_NS, and the least latency of a bucket in ns. */
 uint32_t gebi_bucket(uint64_t units);

@@ -53,7 +53,7 @@ static void read_latency(const struct shr_map *map, struct geb_latency *latency)
     latency->p999_ns = percentile(bucket, latency->count, 999);
 }
 
-int gebi_metrics(const struct shr_map *map, struct geb_metrics *m)
+int gebi_metrics(struct shr_map *map, struct geb_metrics *m)
 {
     struct shr_account account;
     if (m == NULL)
@@ -82,6 +82,7 @@ int gebi_metrics(const struct shr_map *map, struct geb_metrics *m)
         .redelivered = shr_load_relaxed(&map->tally->redelivered),
         .restarts = shr_load_relaxed(&map->tally->restarts),
         .sleeps = shr_load_relaxed(&map->tally->sleeps),
+        .standby = shr_lock_held(map, SHR_LOCK_STANDBY) == 1,
     };
     m->published = m->accepted;
     m->processed = m->delivered + m->dead_lettered;

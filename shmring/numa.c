@@ -45,9 +45,12 @@ uint32_t shr_numa_nodes(uint32_t *node, uint32_t max)
         here = 0;
     if (mask_has(&usable, here) && cnt < max)
         node[cnt++] = here;
-    for (uint32_t id = 0; id < SHR_NODE_ID_MAX && cnt < max; id++)
-        if (id != here && mask_has(&usable, id))
+    for (uint32_t id = 0; id < SHR_NODE_ID_MAX && cnt < max; id++) {
+        if (usable.word[id / WORD_BITS] == 0)
+            id |= WORD_BITS - 1; /* most of the mask is empty: on to the next word */
+        else if (id != here && mask_has(&usable, id))
             node[cnt++] = id;
+    }
     return cnt;
 }
 

@@ -137,25 +137,31 @@ int crash_open(struct crash_world *w)
     return rc < 0 ? rc : take_over(w);
 }
 
+void crash_config(const struct crash_world *w, struct geb_config *config)
+{
+    *config = (struct geb_config)GEB_CONFIG_INIT;
+    config->policy = w->policy;
+    config->exclusive = w->exclusive;
+    config->capacity = w->capacity != 0 ? w->capacity : 4;
+    config->producers = w->exclusive ? 1 : w->producers != 0 ? w->producers : 2;
+    config->topics = 5;
+    config->patience_ns = CRASH_PATIENCE_NS;
+    config->sample_shift = 20;
+    config->slab_bytes = w->slab_bytes != 0 ? w->slab_bytes : 2 * SHR_CHUNK_BYTES;
+    config->max_event = w->max_event != 0 ? w->max_event : 1024;
+    if (w->kind == CRASH_RUN || w->kind == CRASH_LONG) {
+        config->slab_bytes = 4 * SHR_CHUNK_BYTES;
+        config->max_event = 2 * SHR_CHUNK_BYTES;
+    }
+}
+
 int crash_create(struct crash_world *w)
 {
     static uint32_t worlds;
     char path[SHR_PATH_BYTES];
-    struct geb_config config = GEB_CONFIG_INIT;
+    struct geb_config config;
     crash_set_ahead(0);
-    config.policy = w->policy;
-    config.exclusive = w->exclusive;
-    config.capacity = w->capacity != 0 ? w->capacity : 4;
-    config.producers = w->exclusive ? 1 : w->producers != 0 ? w->producers : 2;
-    config.topics = 5;
-    config.patience_ns = CRASH_PATIENCE_NS;
-    config.sample_shift = 20;
-    config.slab_bytes = w->slab_bytes != 0 ? w->slab_bytes : 2 * SHR_CHUNK_BYTES;
-    config.max_event = w->max_event != 0 ? w->max_event : 1024;
-    if (w->kind == CRASH_RUN || w->kind == CRASH_LONG) {
-        config.slab_bytes = 4 * SHR_CHUNK_BYTES;
-        config.max_event = 2 * SHR_CHUNK_BYTES;
-    }
+    crash_config(w, &config);
     if (w->ledger == NULL)
         w->ledger = support_shared(sizeof(*w->ledger));
     memset(w->ledger, 0, sizeof(*w->ledger));

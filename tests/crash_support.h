@@ -126,6 +126,9 @@ int crash_fail(const char *file, int line, const char *what, long long value);
 int crash_create(struct crash_world *w);
 int crash_destroy(struct crash_world *w);
 
+/* The configuration of that bus. */
+void crash_config(const struct crash_world *w, struct geb_config *config);
+
 /* Opens the bus as its consumer, with the handlers. In the test or in a child. */
 int crash_open(struct crash_world *w);
 
@@ -262,6 +265,7 @@ void crash_steady_clock(void);
 void crash_set_ahead(uint64_t ns);
 /* As crash_steady_clock, an hour ahead: no sleep ends by itself, so one that nobody wakes hangs. */
 void crash_far_clock(void);
+void crash_steady_clock_at(uint64_t now_ns); /* the same, from another time on */
 int crash_clock_gettime(clockid_t id, struct timespec *time);
 #define CRASH_CLOCK_GETTIME                                \
     int clock_gettime(clockid_t id, struct timespec *time) \

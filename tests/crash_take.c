@@ -10,26 +10,13 @@
  *                         they were not finished
  *   drop-oldest           nothing is handed out again; the cell in hand is handled or counted as
  *                         lost in the crash
- * Resume: a second consumer is killed at each instruction of its resume, over what a first one left
- * in hand; a third one must end in the same state. "Core" is
- * shr_consumer_init, which settles what the dead left: all of it. geb_open, which also maps files
- * and looks at the clock, so that its way varies and is slow to step, is sharded in the quick form.
- */
+ *
+ * crash_dispatch.c has several cells of other outcomes, crash_resume.c what comes after a death. */
 #include "tests/crash_support.h"
 
-#include <signal.h>
 #include <string.h>
 
 CRASH_CLOCK_GETTIME
-
-/* What the first consumer left, for resume. */
-enum left {
-    LEFT_UNFINISHED, /* handler ended, column not raised */
-    LEFT_FINISHED,   /* column raised, block not freed */
-    LEFT_HALF,       /* a batch whose columns are half written */
-    LEFT_NONE,
-};
-static const char *const left_text[] = {"unfinished", "finished", "half applied", "nothing"};
 
 static bool finished_before; /* by the account, as the child was dead */
 static uint32_t hand_seq;    /* first number of the cell that the dead had in hand */
@@ -191,112 +178,16 @@ static int check(struct step_child *child, size_t k, void *user)
     return check_end(w, begun_dead);
 }
 
-/* ---- resume ---------------------------------------------------------------------------------- */
-
-/* As gebi_deliver hands the cell to the handlers, up to a moment. */
-static void handle_until(struct crash_world *w, const struct shr_item *item, enum left left)
-{
-    struct geb_bus *bus = w->bus;
-    struct shr_hand *hand = &bus->map.hands[0];
-    bool batch = (item->flags & SHR_FLAG_BATCH) != 0;
-    uint64_t frame = gebi_frame_bytes(60);
-    for (uint32_t i = 0; i < item->events; i += 2) {
-        uint32_t who, seq;
-        struct geb_event event = {.data = batch ? item->data + sizeof(struct gebi_frame) + i * frame
-                                                : item->data,
-                                  .len = batch ? 60 : item->bytes,
-                                  .attempt = 1};
-        crash_begin_event(w->ledger, &event, &who, &seq);
-        w->ledger->ended[who][seq]++;
-    }
-    shr_a64 *col = bus->map.tally->col;
-    if (left == LEFT_FINISHED)
-        shr_store_release(&col[0], shr_load_relaxed(&col[0]) + item->events);
-    if (left != LEFT_HALF)
-        return;
-    for (uint32_t i = 0; i < SHR_COL_CNT; i++)
-        shr_store_relaxed(&hand->after[i], shr_load_relaxed(&col[i]));
-    shr_store_relaxed(&hand->after[SHR_COL_DELIVERED], shr_load_relaxed(&col[0]) + 2);
-    shr_store_relaxed(&hand->after[SHR_COL_UNHANDLED],
-                      shr_load_relaxed(&col[SHR_COL_UNHANDLED]) + 1);
-    shr_store_release(&hand->applied, item->pos);
-    shr_store_release(&col[SHR_COL_DELIVERED], shr_load_relaxed(&hand->after[SHR_COL_DELIVERED]));
-}
-
-static int first_consumer(void *arg)
-{
-    struct crash_world *w = arg;
-    struct shr_item item;
-    SUPPORT_CHECK(crash_open(w) == 0);
-    SUPPORT_CHECK(w->variant || geb_dispatch(w->bus, 1) == 1);
-    if (w->state == LEFT_NONE)
-        kill(getpid(), SIGKILL);
-    SUPPORT_CHECK(shr_next(&w->bus->consumer, &item) == 1);
-    handle_until(w, &item, (enum left)w->state);
-    kill(getpid(), SIGKILL);
-    return 1;
-}
-
-static int setup_resume(void *user)
-{
-    struct crash_world *w = user;
-    int rc = setup(w);
-    return rc == 0 && support_wait(support_child(first_consumer, w)) != -SIGKILL ? -EIO : rc;
-}
-
-static int prepare_open(void *user)
-{
-    (void)user;
-    crash_steady_clock();
-    return 0;
-}
-
-static int region_open(void *user)
-{
-    struct crash_world *w = user;
-    return geb_open(&w->bus, w->name);
-}
-
-static struct shr_map core_map;
-static struct shr_lock core_lock;
-static struct shr_consumer core_consumer;
-
-static int prepare_core(void *user)
-{
-    struct crash_world *w = user;
-    char path[SHR_PATH_BYTES];
-    int rc = shr_segment_path(w->name, false, path);
-    if (rc == 0)
-        rc = shr_segment_attach(&core_map, path, true);
-    if (rc == 0)
-        rc = shr_lock_take(&core_map, SHR_CONSUMER_SLOT, &core_lock);
-    if (rc == 0)
-        shr_peer_enter(&core_map, SHR_CONSUMER_SLOT, "consumer");
-    crash_steady_clock();
-    return rc;
-}
-
-static int region_core(void *user)
-{
-    (void)user;
-    shr_consumer_init(&core_consumer, &core_map);
-    return 0;
-}
-
 /* ---- all of them ----------------------------------------------------------------------------- */
 
 static const struct step_scenario take = {
     .setup = setup, .prepare = prepare, .region = region, .teardown = teardown};
-static const struct step_scenario resume_core = {
-    .setup = setup_resume, .prepare = prepare_core, .region = region_core, .teardown = teardown};
-static const struct step_scenario resume_open = {
-    .setup = setup_resume, .prepare = prepare_open, .region = region_open, .teardown = teardown};
-
 static void run_take(struct crash_world *w)
 {
     const enum crash_kind kinds[] = {CRASH_INLINE, CRASH_SLAB, CRASH_BATCH3};
     struct step_scenario s = take;
     s.user = w;
+    s.every = crash_every(3);
     for (int i = 0; i < 3; i++) {
         w->kind = kinds[i];
         for (int mode = 0; mode < 3; mode++) {
@@ -313,26 +204,6 @@ static void run_take(struct crash_world *w)
     }
 }
 
-static void run_resume(struct crash_world *w)
-{
-    struct step_scenario s = resume_core;
-    struct step_scenario whole = resume_open;
-    s.user = w;
-    whole.user = w;
-    whole.every = crash_every(100);
-    w->exclusive = false;
-    w->variant = false;
-    for (int left = 0; left <= LEFT_NONE; left++) {
-        w->state = (uint32_t)left;
-        w->kind = left == LEFT_HALF ? CRASH_BATCH3 : CRASH_SLAB;
-        crash_run(&s, STEP_KILL, check, "resume (core) %s, %s", left_text[left],
-                  crash_policy_text[w->policy]);
-        if (left == LEFT_UNFINISHED || crash_every(2) == 1)
-            crash_run(&whole, STEP_KILL, check, "resume (geb_open) %s, %s", left_text[left],
-                      crash_policy_text[w->policy]);
-    }
-}
-
 int main(void)
 {
     static struct crash_world w = {.slab_bytes = 4 * SHR_CHUNK_BYTES};
@@ -340,7 +211,6 @@ int main(void)
     for (int policy = 0; policy < 3; policy++) {
         w.policy = (enum geb_policy)policy;
         run_take(&w);
-        run_resume(&w);
     }
     return crash_report("crash_take");
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Goal: geb consume prints every event once, whole and in order, and loses none that it can keep:
-when its reader goes away, its disk is full, or it is interrupted.
+when its reader goes away, its disk is full, or it is interrupted; a standby takes its place.
 
 Method: pub into consume through pipes and files, byte for byte; outputs that break at once, in the
 middle, or after the last event; what is left in the bus afterwards.
@@ -12,16 +12,22 @@ import os
 import random
 import resource
 import signal
+import subprocess
 import sys
 import threading
 
 sys.dont_write_bytecode = True
-from cli_support import (LONG, GEB, check, consumer_is_there, end, expect, geb,  # noqa: E402
+from cli_support import (BUILD, LONG, GEB, check, consumer_is_there, end, expect, geb,  # noqa: E402
                          path, run, start, wait_for)
 
 
 def pending(bus):
     return json.loads(geb('info', bus, '--json').stdout)['pending']
+
+
+def geb_top(bus):
+    run_it = [os.path.join(BUILD, 'tools', 'geb-top'), bus, '--once', '--json']
+    return subprocess.run(run_it, stdout=subprocess.PIPE, check=False, timeout=60).stdout
 
 
 def created_by_it():
@@ -237,4 +243,36 @@ def timeouts():
     expect(0, 'x', 'consume', 'late', '--timeout', '60s', '--count', '1')
 
 
-run(created_by_it, as_json, byte_for_byte, drops, reader_gone, disk_full, interrupted, timeouts)
+def standby():
+    """--standby goes on in the place of a consumer that was killed"""
+    first = start('consume', 'pair', '--standby')  # there is no bus: it makes one
+    consumer_is_there('pair')
+    second = start('consume', 'pair', '--standby', '--count', '2')
+    wait_for('the second waits', lambda: b'"standby":true' in geb_top('pair'))
+    expect(1, b'one standby', 'consume', 'pair', '--standby')
+    check('standby' in geb('info', 'pair').stdout.decode(), 'geb info shows it')
+    geb('pub', 'pair', 't', 'one')
+    check(first.stdout.readline() == b'one\n', 'the consumer consumes')
+    first.kill()
+    first.wait()
+    geb('pub', 'pair', 't', 'two')
+    geb('pub', 'pair', 't', 'three')
+    check(end(second, 'the standby', 0) == b'two\nthree\n', 'and then the standby')
+    geb('pub', 'pair', 't', 'four')
+    expect(0, 'four', 'consume', 'pair', '--standby', '--count', '1')
+    holder = start('consume', 'pair')
+    consumer_is_there('pair')
+    expect(5, b'timeout after 0', 'consume', 'pair', '--standby', '--timeout', '0s')
+    expect(5, b'timeout after 0', 'consume', 'pair', '--standby', '--timeout', '20ms')
+    waiting = start('consume', 'pair', '--standby')
+    wait_for('it waits', lambda: b'"standby":true' in geb_top('pair'))
+    waiting.send_signal(signal.SIGINT)
+    check(end(waiting, 'Ctrl-C while it waits', 0) == b'', 'it prints nothing')
+    check(b'"standby":false' in geb_top('pair'), 'and waits no more')
+    holder.send_signal(signal.SIGINT)
+    end(holder, 'the consumer', 0)
+    check(b'--standby' in geb('consume', '--help').stdout, 'geb consume --help')
+
+
+run(standby, created_by_it, as_json, byte_for_byte, drops, reader_gone, disk_full, interrupted,
+    timeouts)

@@ -29,7 +29,7 @@ KEYS = {
                'lost_in_crash',
     'metrics': 'published processed errors',
     'ring': 'used peak revoked returned quarantined',
-    'consumer': 'redelivered restarts',
+    'consumer': 'redelivered restarts standby',
 }
 ROWS = {
     'slabs': 'node block_bytes blocks free',

@@ -150,6 +150,7 @@ static json_t *consumer_json(const struct top_sample *sample)
     SET(consumer, &sample->metrics, redelivered);
     SET(consumer, &sample->metrics, restarts);
     SET(consumer, &sample->metrics, sleeps);
+    json_object_set_new(consumer, "standby", json_boolean(sample->metrics.standby != 0));
     return consumer;
 }
 

@@ -44,8 +44,9 @@ static void bus_print(const struct top_sample *sample, FILE *to)
         fprintf(to, "consumer %" PRIu32 " %s", consumer->pid, consumer->state);
     else
         fprintf(to, "no consumer");
-    fprintf(to, ", sleeps %s, redelivered %s\n", tool_count(a, sample->metrics.sleeps),
-            tool_count(b, sample->metrics.redelivered));
+    fprintf(to, ", sleeps %s, redelivered %s%s\n", tool_count(a, sample->metrics.sleeps),
+            tool_count(b, sample->metrics.redelivered),
+            sample->metrics.standby != 0 ? ", a standby waits" : "");
 }
 
 static void account_print(const struct top_sample *sample, const struct top_sample *before,

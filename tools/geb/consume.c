@@ -46,6 +46,8 @@ static const char usage[] =
     "  --timeout D     end after D in any case, 500ms, 5s: exit 5 unless N events came\n"
     "  --json          {\"position\",\"topic\",\"producer\",\"number\",\"key\",\"id\",\"data\",\n"
     "                  \"redelivered\",\"attempt\"}; \"data_base64\" if the data is no UTF-8\n"
+    "  --standby       wait until the consumer dies or ends, then go on in its place; without a\n"
+    "                  consumer at once. One may wait at a time\n"
     "  --unbuffered    write each event before it counts as delivered, also in a flood: slower,\n"
     "                  and nothing is lost when the output breaks (policy block or error)\n"
     "Not built yet: --workers.\n"
@@ -58,7 +60,7 @@ struct consume {
     const char *name;
     char *const *topics;
     int topic_cnt;
-    bool json, unbuffered, block;
+    bool json, unbuffered, standby, block;
     uint64_t count; /* 0: no end */
     uint64_t limit_ns;
     bool limited;
@@ -278,10 +280,12 @@ static int end_explain(const struct consume *c, uint64_t lost)
 
 static int bus_open(struct consume *c)
 {
-    int rc = geb_open(&c->bus, c->name);
+    int rc = c->standby ? geb_stand_by(&c->bus, c->name) : geb_open(&c->bus, c->name);
     if (rc != -ENOENT)
         return rc;
     rc = geb_create(&c->bus, c->name, NULL);
+    if ((rc == -EBUSY || rc == -EEXIST) && c->standby) /* somebody else was first to create it */
+        return geb_stand_by(&c->bus, c->name);
     if (rc == 0)
         fprintf(stderr,
                 "geb consume: created the bus \"%s\": when it is full it drops its oldest events\n",
@@ -304,8 +308,6 @@ static int handlers_add(struct consume *c)
     int rc = look_take(&look, c->name);
     if (rc == 0) {
         c->block = look.info.policy != GEB_DROP_OLDEST;
-        c->dropped_before = look.metrics.dropped;
-        c->expired_before = look.metrics.expired;
         c->last_number = calloc((size_t)look.info.producers + 1, sizeof *c->last_number);
         rc = c->last_number != NULL ? 0 : -ENOMEM;
     }
@@ -319,6 +321,19 @@ static int handlers_add(struct consume *c)
     return rc;
 }
 
+/* Waits for the role, if it is not ours yet, and notes what happened before. -ECANCELED, and
+ * -ETIMEDOUT: it ended before that. */
+static int role_await(struct consume *c)
+{
+    struct geb_metrics now = GEB_METRICS_INIT;
+    int rc = geb_take_over(c->bus, c->limited && c->limit_ns == 0 ? 0 : GEB_FOREVER);
+    if (rc == 0)
+        rc = geb_metrics(c->bus, &now);
+    c->dropped_before = now.dropped;
+    c->expired_before = now.expired;
+    return rc;
+}
+
 static int consume_run(struct consume *c)
 {
     int rc = bus_open(c);
@@ -329,10 +344,16 @@ static int consume_run(struct consume *c)
         rc = event_out_open(&c->out, STDOUT_FILENO, c->json, &stop);
     if (rc == 0) {
         ends_arrange(c);
-        rc = events_print(c);
+        rc = role_await(c);
     }
+    if (rc == 0)
+        rc = events_print(c);
     int code;
-    if (rc < 0)
+    if (rc == -ETIMEDOUT)
+        timed_out = 1;
+    if (rc == -ETIMEDOUT || rc == -ECANCELED)
+        code = end_explain(c, 0);
+    else if (rc < 0)
         code = tool_explain("geb consume", "cannot consume", c->name, rc);
     else
         code = end_explain(c, dropped_count(c));
@@ -355,6 +376,9 @@ static int option_take(struct consume *c, int o, const char **bus)
     case 'u':
         c->unbuffered = true;
         return -1;
+    case 's':
+        c->standby = true;
+        return -1;
     case 'c':
         if (tool_number(optarg, 1, UINT64_MAX, &c->count) == 0)
             return -1;
@@ -375,11 +399,15 @@ static int option_take(struct consume *c, int o, const char **bus)
 
 int command_consume(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"bus", required_argument, NULL, 'b'},     {"json", no_argument, NULL, 'j'},
-        {"unbuffered", no_argument, NULL, 'u'},    {"count", required_argument, NULL, 'c'},
-        {"timeout", required_argument, NULL, 't'}, {"workers", required_argument, NULL, 'w'},
-        {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"bus", required_argument, NULL, 'b'},
+                                            {"json", no_argument, NULL, 'j'},
+                                            {"unbuffered", no_argument, NULL, 'u'},
+                                            {"count", required_argument, NULL, 'c'},
+                                            {"timeout", required_argument, NULL, 't'},
+                                            {"workers", required_argument, NULL, 'w'},
+                                            {"standby", no_argument, NULL, 's'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {NULL, 0, NULL, 0}};
     struct consume c = {0};
     const char *bus = NULL;
     for (int o; (o = getopt_long(argc, argv, "h", options, NULL)) != -1;) {

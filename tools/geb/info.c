@@ -77,6 +77,8 @@ static int info_text(const struct look *look, const struct stat *st)
     }
     if (look_consumer(look) == NULL)
         printf("consumer      none\n");
+    if (look->metrics.standby != 0)
+        printf("standby       waits\n");
     return look_done("geb info");
 }
 
