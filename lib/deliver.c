@@ -19,23 +19,23 @@ static SHR_COLD void note_error(struct geb_bus *bus, struct gebi_handler *h, int
     char name[SHR_NAME_BYTES] = "a handler";
     char text[96];
     raise(&bus->map.tally->errors, 1);
-    h->errors++;
-    if (h->row != NULL) {
-        shr_store_relaxed(&h->row->errors, h->errors);
+    raise(&h->row->errors, 1);
+    if (h->row != &bus->unseen)
         shr_text_load(h->row->name, SHR_NAME_BYTES / 8, name);
-    }
     snprintf(text, sizeof(text), "handler of %s", name);
     gebi_log_error(&bus->map, -rc, text);
 }
 
 /* Runs the handlers of one event, the default ones if its topic has none. The column it belongs
- * to. */
-SHR_HOT uint32_t call_handlers(struct geb_bus *bus, const struct geb_event *event)
+ * to. The deadline and the topic come in registers: to read the event back would wait until it is
+ * stored. */
+SHR_HOT uint32_t call_handlers(struct geb_bus *bus, const struct geb_event *event,
+                               geb_topic_id topic, uint64_t deadline_ns)
 {
-    if (SHR_UNLIKELY(event->deadline_ns != 0) && shr_now_ns() > event->deadline_ns)
+    if (SHR_UNLIKELY(deadline_ns != 0) && shr_now_ns() > deadline_ns)
         return SHR_COL_EXPIRED;
-    struct shr_topic *row = &bus->map.topics[event->topic];
-    const uint32_t *first = &bus->first[event->topic];
+    struct shr_topic *row = &bus->map.topics[topic];
+    const uint32_t *first = &bus->first[topic];
     if (first[0] == first[1])
         first = &bus->first[bus->map.geo.topic_cnt];
     if (SHR_UNLIKELY(first[0] == first[1])) {
@@ -45,9 +45,7 @@ SHR_HOT uint32_t call_handlers(struct geb_bus *bus, const struct geb_event *even
     for (uint32_t i = first[0]; i < first[1]; i++) {
         struct gebi_handler *h = bus->flat[i];
         int rc = h->call(&bus->context, event, h->user);
-        h->calls++;
-        if (h->row != NULL)
-            shr_store_relaxed(&h->row->calls, h->calls);
+        raise(&h->row->calls, 1);
         if (SHR_UNLIKELY(rc < 0))
             note_error(bus, h, rc);
     }
@@ -86,7 +84,7 @@ static SHR_COLD void deliver_batch(struct geb_bus *bus, const struct shr_item *i
         event->topic = frame.topic;
         event->key = frame.key;
         event->number = item->number + good;
-        add_cnt[call_handlers(bus, event)]++;
+        add_cnt[call_handlers(bus, event, frame.topic, event->deadline_ns)]++;
         at += whole;
         left -= whole;
     }
@@ -99,7 +97,7 @@ static SHR_COLD void deliver_batch(struct geb_bus *bus, const struct shr_item *i
 }
 
 /* Hands an event in hand to its handlers and finishes it. */
-SHR_HOT void deliver(struct geb_bus *bus, const struct shr_item *item)
+SHR_HOT void deliver(struct geb_bus *bus, const struct shr_item *item, bool drop_oldest)
 {
     struct geb_event event = {
         .data = item->data,
@@ -112,12 +110,13 @@ SHR_HOT void deliver(struct geb_bus *bus, const struct shr_item *item)
         .attempt = item->attempt,
         .redelivered = item->attempt > 1,
     };
+    uint64_t deadline_ns = 0;
     if (SHR_UNLIKELY(item->stamp != 0))
         sample_latency(bus, item->stamp);
     if (SHR_UNLIKELY(item->flags != 0)) {
         uint32_t ext = 0;
         if ((item->flags & SHR_FLAG_DEADLINE) != 0)
-            event.deadline_ns = item->ext[ext++];
+            event.deadline_ns = deadline_ns = item->ext[ext++];
         if ((item->flags & SHR_FLAG_ID) != 0)
             event.id = item->ext[ext];
         if ((item->flags & SHR_FLAG_BATCH) != 0) {
@@ -126,7 +125,8 @@ SHR_HOT void deliver(struct geb_bus *bus, const struct shr_item *item)
             return;
         }
     }
-    shr_finish(&bus->consumer, item, call_handlers(bus, &event));
+    uint32_t col = call_handlers(bus, &event, item->topic, deadline_ns);
+    shr_finish_as(&bus->consumer, item, col, drop_oldest);
 }
 
 /* ---- the loop -------------------------------------------------------------------------------- */
@@ -134,10 +134,10 @@ SHR_HOT void deliver(struct geb_bus *bus, const struct shr_item *item)
 /* An event that the consumer had waited for was just handled. It now keeps away from the ring for a
  * moment, so that it does not fight with the producer for the line that is being written: as events
  * stream, longer each time; when they come one by one, hardly. */
-static SHR_COLD void keep_distance(struct geb_bus *bus)
+static SHR_COLD void keep_distance(struct geb_bus *bus, uint64_t handled)
 {
     uint64_t now_ns = shr_now_ns();
-    uint64_t batch = bus->handled - bus->paused_at;
+    uint64_t batch = handled - bus->paused_at;
     bool streaming = batch >= 2 && now_ns - bus->paused_ns < batch * STREAM_NS;
     if (streaming)
         bus->pause_ns = bus->pause_ns * 2 < PAUSE_MAX_NS ? bus->pause_ns * 2 : PAUSE_MAX_NS;
@@ -149,36 +149,44 @@ static SHR_COLD void keep_distance(struct geb_bus *bus)
         now_ns = shr_now_ns();
     } while (now_ns < end_ns);
     bus->paused_ns = now_ns;
-    bus->paused_at = bus->handled;
+    bus->paused_at = handled;
 }
 
-uint32_t gebi_drain(struct geb_bus *bus, uint32_t max)
+SHR_HOT uint32_t drain(struct geb_bus *bus, uint32_t max, bool drop_oldest)
 {
     struct shr_item item;
     uint32_t cnt = 0;
-    /* A handler of another bus may be calling us. */
-    struct gebi_dispatching here = {.id = bus->map.geo.id[0], .outer = gebi_dispatching};
-    gebi_dispatching = &here;
     while (cnt < max) {
-        if (shr_next(&bus->consumer, &item) == 0) {
+        if (SHR_UNLIKELY(shr_next_as(&bus->consumer, &item, drop_oldest) == 0)) {
             bus->waited = true;
             break;
         }
-        deliver(bus, &item);
-        shr_flush_batch(&bus->consumer);
+        deliver(bus, &item, drop_oldest);
+        if (!drop_oldest)
+            shr_flush_batch(&bus->consumer);
         cnt++;
-        bus->handled++;
         if (SHR_UNLIKELY(bus->waited)) {
             bus->waited = false;
             shr_flush(&bus->consumer);
-            keep_distance(bus);
+            keep_distance(bus, bus->handled + cnt);
         }
         /* Relaxed: it need only be seen soon. */
         if (SHR_UNLIKELY(shr_load32_relaxed(&bus->stop) != 0) && bus->running)
             break;
     }
+    return cnt;
+}
+
+uint32_t gebi_drain(struct geb_bus *bus, uint32_t max)
+{
+    /* A handler of another bus may be calling us. */
+    struct gebi_dispatching here = {.id = bus->map.geo.id[0], .outer = gebi_dispatching};
+    gebi_dispatching = &here;
+    bool drop_oldest = bus->consumer.taker.ring.drop_oldest;
+    uint32_t cnt = drop_oldest ? drain(bus, max, true) : drain(bus, max, false);
     gebi_dispatching = here.outer;
     shr_flush(&bus->consumer);
+    bus->handled += cnt;
     bus->since_look += cnt;
     return cnt;
 }

@@ -24,7 +24,7 @@ static int add(struct geb_bus *bus, uint32_t topic, const char *name, geb_handle
 {
     uint32_t rows = bus->map.geo.region[SHR_REGION_HANDLERS].entries;
     struct gebi_handler *h = &bus->handler[bus->handler_cnt];
-    *h = (struct gebi_handler){.call = call, .user = user, .topic = topic};
+    *h = (struct gebi_handler){.call = call, .user = user, .topic = topic, .row = &bus->unseen};
     if (bus->handler_cnt < rows) {
         h->row = &bus->map.handlers[bus->handler_cnt];
         shr_text_store(h->row->name, SHR_NAME_BYTES / 8, name);

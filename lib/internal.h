@@ -82,10 +82,8 @@ static inline uint64_t gebi_frame_bytes(uint64_t payload)
 struct gebi_handler {
     geb_handler *call;
     void *user;
-    uint32_t topic; /* UINT32_MAX: the default handlers */
-    uint64_t calls;
-    uint64_t errors;
-    struct shr_handler_row *row;
+    uint32_t topic;              /* UINT32_MAX: the default handlers */
+    struct shr_handler_row *row; /* its counters, which observers see */
 };
 
 struct geb_context {
@@ -104,7 +102,8 @@ struct geb_bus {
 
     struct gebi_handler handler[GEBI_HANDLERS_MAX]; /* in the order of geb_on */
     uint32_t handler_cnt;
-    struct gebi_handler **flat; /* the same, grouped by topic; default ones last */
+    struct shr_handler_row unseen; /* of the handlers for which the segment has no row */
+    struct gebi_handler **flat;    /* the same, grouped by topic; default ones last */
     uint32_t *first; /* [topic] … [topic + 1]: its part of flat; [topic_cnt]: the default ones */
     bool flat_is_old;
     char (*topic_text)[SHR_NAME_BYTES]; /* for geb_topic_name */
@@ -160,7 +159,6 @@ void gebi_log_error(struct shr_map *map, int code, const char *text);
 struct geb_producer {
     uint64_t magic;
     struct shr_writer writer;
-    uint64_t bytes; /* of payload, committed by this slot */
     uint32_t slot;
     uint32_t max_event;
     uint32_t stamp_mask;

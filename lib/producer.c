@@ -53,7 +53,6 @@ static void set_up(struct geb_producer *p)
     shr_writer_init(&p->writer, &p->map, p->slot);
     shr_taker_init(&p->taker, &p->map, p->slot, &p->map.peers[p->slot].hand);
     p->max_event = p->map.geo.max_event;
-    p->bytes = shr_load_relaxed(&p->map.peers[p->slot].bytes);
     p->stamp_mask = (1u << p->map.geo.sample_shift) - 1;
     p->fence = shr_wait_register() != 0 || p->map.geo.wakers_fence != 0;
 }
@@ -203,8 +202,8 @@ SHR_HOT int try_publish(struct geb_producer *p, uint64_t words[SHR_CELL_WORDS], 
     int64_t pos = shr_try_publish(&p->writer, words, events);
     if (SHR_UNLIKELY(pos < 0))
         return (int)pos;
-    p->bytes += bytes;
-    shr_store_relaxed(&p->writer.peer->bytes, p->bytes);
+    shr_a64 *sum = &p->writer.peer->bytes;
+    shr_store_relaxed(sum, shr_load_relaxed(sum) + bytes);
     shr_gate_notify(&p->writer.ring.hot->bell, p->fence);
     return 0;
 }

@@ -152,35 +152,11 @@ SHR_COLD bool shr_decode_slow(struct shr_consumer *c, const struct shr_cell *cel
     return true;
 }
 
-SHR_COLD uint64_t shr_find_gap_slow(const struct shr_consumer *c, struct shr_item *item,
-                                    uint32_t low)
+SHR_COLD uint64_t shr_number_slow(const struct shr_consumer *c, uint32_t slot, uint32_t low)
 {
     /* The producer's own count says which 2³² the number is of: it is never far from what waits in
      * the ring, however many events were dropped since we saw the last one. */
-    uint64_t due = shr_load_relaxed(&c->track[item->slot].seen) + 1;
-    item->number = shr_extend(shr_load_relaxed(&c->map->peers[item->slot].published), low);
-    int64_t gap = (int64_t)(item->number - due);
-    return gap > 0 ? (uint64_t)gap : 0; /* < 0: handed out again */
-}
-
-/* Drop-oldest: writes the hand, whole before its pos, then takes. False: a producer was first. */
-bool shr_take_in_hand(struct shr_consumer *c, uint64_t pos, uint64_t ref, uint64_t number,
-                      uint64_t events, uint64_t meta, uint64_t gap)
-{
-    struct shr_hand *hand = c->taker.hand;
-    shr_store_release(&hand->pos, 0);
-    shr_fence_compiler(); /* a death leaves an empty hand or a whole one */
-    shr_store_relaxed(&hand->ref, ref);
-    shr_store_relaxed(&hand->meta, meta);
-    shr_store_relaxed(&hand->number, number);
-    shr_store_relaxed(&hand->events, events);
-    shr_store_relaxed(&hand->sum_before, c->sum);
-    shr_store_relaxed(&hand->dropped_after, c->dropped + gap);
-    shr_store_release(&hand->pos, pos);
-    if (shr_take_at(&c->taker, pos))
-        return true;
-    shr_store_release(&hand->pos, 0); /* it is not in hand, nor in the account of what is */
-    return false;
+    return shr_extend(shr_load_relaxed(&c->map->peers[slot].published), low);
 }
 
 /* A committed cell that no honest producer wrote: passed, counted, in no column. */
@@ -234,7 +210,7 @@ void shr_finish_mixed(struct shr_consumer *c, const struct shr_item *item,
     shr_store_release(&hand->applied, item->pos); /* from here on it is finished */
     for (uint32_t i = 0; i < SHR_COL_CNT; i++)
         shr_store_release(&c->tally->col[i], c->col[i]);
-    shr_leave_hand(c, item);
+    shr_leave_hand_as(c, item, c->taker.ring.drop_oldest);
 }
 
 void shr_flush(struct shr_consumer *c)

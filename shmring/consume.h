@@ -75,10 +75,8 @@ struct shr_consumer {
 void shr_consumer_init(struct shr_consumer *c, struct shr_map *map);
 
 /* The rare parts of shr_next and shr_finish. */
-uint64_t shr_find_gap_slow(const struct shr_consumer *c, struct shr_item *item, uint32_t low);
+uint64_t shr_number_slow(const struct shr_consumer *c, uint32_t slot, uint32_t low);
 bool shr_decode_slow(struct shr_consumer *c, const struct shr_cell *cell, struct shr_item *item);
-bool shr_take_in_hand(struct shr_consumer *c, uint64_t pos, uint64_t ref, uint64_t number,
-                      uint64_t events, uint64_t meta, uint64_t gap);
 void shr_pass_bad(struct shr_consumer *c, uint64_t pos);
 void shr_note_gap(struct shr_consumer *c, uint32_t slot, uint64_t gap);
 uint32_t shr_note_again(struct shr_consumer *c, uint64_t events);
@@ -117,26 +115,66 @@ SHR_HOT uint64_t shr_find_gap(const struct shr_consumer *c, struct shr_item *ite
 {
     uint64_t due = shr_load_relaxed(&c->track[item->slot].seen) + 1;
     item->number = due;
-    return SHR_LIKELY((uint32_t)due == low) ? 0 : shr_find_gap_slow(c, item, low);
+    if (SHR_LIKELY((uint32_t)due == low))
+        return 0;
+    item->number = shr_number_slow(c, item->slot, low);
+    int64_t gap = (int64_t)(item->number - due);
+    return gap > 0 ? (uint64_t)gap : 0; /* < 0: handed out again */
 }
+
+/* Drop-oldest: writes the hand, whole before its pos, then takes. False: a producer was first. */
+SHR_HOT bool shr_take_in_hand(struct shr_consumer *c, const struct shr_item *item, uint64_t meta,
+                              uint64_t gap)
+{
+    struct shr_hand *hand = c->taker.hand;
+    shr_store_release(&hand->pos, 0);
+    shr_fence_compiler(); /* a death leaves an empty hand or a whole one */
+    shr_store_relaxed(&hand->ref, item->ref);
+    shr_store_relaxed(&hand->meta, meta);
+    shr_store_relaxed(&hand->number, item->number);
+    shr_store_relaxed(&hand->events, item->events);
+    shr_store_relaxed(&hand->sum_before, c->sum);
+    shr_store_relaxed(&hand->dropped_after, c->dropped + gap);
+    shr_store_release(&hand->pos, item->pos);
+    if (SHR_LIKELY(shr_take_at(&c->taker, item->pos)))
+        return true;
+    shr_store_release(&hand->pos, 0); /* it is not in hand, nor in the account of what is */
+    return false;
+}
+
+/* Without drops: the cell stays ours until tail is past it, so the hand need not repeat it. */
+SHR_HOT void shr_keep_in_hand(struct shr_consumer *c, const struct shr_item *item, uint64_t gap)
+{
+    struct shr_hand *hand = c->taker.hand;
+    if (SHR_UNLIKELY(gap != 0))
+        shr_store_release(&hand->dropped_after, c->dropped + gap);
+    /* A death between these two leaves a hand behind tail, which is an empty one. */
+    shr_fence_compiler(); /* behind the last event's tail, also for a death */
+    shr_store_relaxed(&hand->sum_before, c->sum);
+    shr_store_release(&hand->pos, item->pos);
+}
+
+/* The hot functions come twice: as the loop of one policy, where drop_oldest is a constant, and
+ * under the plain name, where the ring says what it is. */
 
 /* 1: *item is the next event, whole and validated, now in hand. 0: nothing to take now. Never
  * blocks. */
-SHR_HOT int shr_next(struct shr_consumer *c, struct shr_item *item)
+SHR_HOT int shr_next_as(struct shr_consumer *c, struct shr_item *item, bool drop_oldest)
 {
     struct shr_taker *k = &c->taker;
-    const bool drop_oldest = k->ring.drop_oldest;
     for (;;) {
-        if (drop_oldest)
-            c->next = shr_load_relaxed(&k->ring.hot->tail);
-        if (!shr_peek(k, &c->next))
+        uint64_t pos = drop_oldest ? shr_load_relaxed(&k->ring.hot->tail) : c->next;
+        bool found = shr_peek(k, &pos);
+        if (SHR_UNLIKELY(!found)) {
+            c->next = pos;
             return 0;
-        item->pos = c->next;
-        struct shr_cell *cell = shr_cell_at(&k->ring, item->pos);
+        }
+        struct shr_cell *cell = shr_cell_at(&k->ring, pos);
         uint64_t meta = shr_load_relaxed(&cell->word[SHR_WORD_META]);
         uint64_t number = shr_load_relaxed(&cell->word[SHR_WORD_NUMBER]);
+        item->pos = pos;
         if (SHR_UNLIKELY(!shr_decode(c, cell, item, meta, number))) {
-            shr_pass_bad(c, item->pos);
+            shr_pass_bad(c, pos);
             continue;
         }
         uint64_t gap = shr_find_gap(c, item, (uint32_t)number);
@@ -145,20 +183,14 @@ SHR_HOT int shr_next(struct shr_consumer *c, struct shr_item *item)
                 shr_cell_copy(cell, c->copy);
                 item->data = (const unsigned char *)&c->copy[SHR_WORD_BODY];
             }
-            if (!shr_take_in_hand(c, item->pos, item->ref, item->number, item->events, meta, gap))
+            if (SHR_UNLIKELY(!shr_take_in_hand(c, item, meta, gap)))
                 continue; /* a producer dropped it first */
         } else {
-            if (SHR_UNLIKELY(item->pos == c->again_pos)) {
+            if (SHR_UNLIKELY(pos == c->again_pos)) {
                 item->attempt = shr_note_again(c, item->events);
                 gap = 0; /* counted when it was first in hand */
             }
-            if (SHR_UNLIKELY(gap != 0))
-                shr_store_release(&k->hand->dropped_after, c->dropped + gap);
-            /* The cell stays ours until tail is past it, so the hand need not repeat it. A death
-             * between these two leaves a hand behind tail, which is an empty one. */
-            shr_fence_compiler(); /* behind the last event's tail, also for a death */
-            shr_store_relaxed(&k->hand->sum_before, c->sum);
-            shr_store_release(&k->hand->pos, item->pos);
+            shr_keep_in_hand(c, item, gap);
         }
         if (SHR_UNLIKELY(gap != 0))
             shr_note_gap(c, item->slot, gap);
@@ -166,26 +198,37 @@ SHR_HOT int shr_next(struct shr_consumer *c, struct shr_item *item)
     }
 }
 
+static inline int shr_next(struct shr_consumer *c, struct shr_item *item)
+{
+    return shr_next_as(c, item, c->taker.ring.drop_oldest);
+}
+
 /* Everything behind the store that finished the event. */
-SHR_HOT void shr_leave_hand(struct shr_consumer *c, const struct shr_item *item)
+SHR_HOT void shr_leave_hand_as(struct shr_consumer *c, const struct shr_item *item,
+                               bool drop_oldest)
 {
     c->sum += item->events;
     shr_store_release(&c->track[item->slot].seen, item->number + item->events - 1);
     if (SHR_UNLIKELY((item->ref | c->again_pos) != 0))
         shr_leave_slow(c, item->ref);
-    if (!c->taker.ring.drop_oldest) {
-        c->next = item->pos + 1;
+    c->next = item->pos + 1;
+    if (!drop_oldest)
         shr_store_release(&c->taker.ring.hot->tail, c->next); /* edge R6 release */
-    }
 }
 
 /* The event in hand is finished with one outcome (SHR_COL_*): counted, its block freed, its
  * position given up. */
-SHR_HOT void shr_finish(struct shr_consumer *c, const struct shr_item *item, uint32_t col)
+SHR_HOT void shr_finish_as(struct shr_consumer *c, const struct shr_item *item, uint32_t col,
+                           bool drop_oldest)
 {
     c->col[col] += item->events;
     shr_store_release(&c->tally->col[col], c->col[col]); /* from here on it is finished */
-    shr_leave_hand(c, item);
+    shr_leave_hand_as(c, item, drop_oldest);
+}
+
+static inline void shr_finish(struct shr_consumer *c, const struct shr_item *item, uint32_t col)
+{
+    shr_finish_as(c, item, col, c->taker.ring.drop_oldest);
 }
 
 /* The same for a cell whose events ended differently: add[] has one number for each column,

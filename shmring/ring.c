@@ -75,7 +75,6 @@ void shr_writer_init(struct shr_writer *w, const struct shr_map *map, uint32_t s
         }
         shr_store_release(&w->ring.hot->head, w->next);
     }
-    w->next_cell = shr_cell_at(&w->ring, w->next);
     w->number = shr_load_relaxed(&w->peer->published);
 }
 

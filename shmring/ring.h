@@ -129,17 +129,18 @@ static inline bool shr_state_usable(uint64_t state, uint64_t pos, uint32_t cell_
 struct shr_writer {
     struct shr_ring ring;
     struct shr_peer *peer;
-    uint64_t free_seen;         /* the last value that we read of *ring.free */
-    uint64_t next;              /* the position after our last one … */
-    struct shr_cell *next_cell; /* … and its cell, known before the claim */
-    uint64_t number;            /* of our last committed event */
-    bool prefetch;              /* the processor can prefetch for writing */
+    uint64_t free_seen; /* the last value that we read of *ring.free */
+    uint64_t next;      /* the position after our last one */
+    uint64_t number;    /* of our last committed event */
+    bool prefetch;      /* the processor can prefetch for writing */
 };
 
 /* The caller holds the lock of the slot and has entered it (peer.h). */
 void shr_writer_init(struct shr_writer *w, const struct shr_map *map, uint32_t slot);
 
-/* How far ahead an exclusive writer prefetches; docs/performance.md. */
+/* How far ahead a writer prefetches: a shared one only while it seems to be alone, an exclusive one
+ * always; docs/performance.md. */
+#define SHR_PREFETCH_SHARED    4u
 #define SHR_PREFETCH_EXCLUSIVE 8u
 
 /* Gives back a ticket that cannot be used or was revoked. Returns -EINTR. */
@@ -201,19 +202,17 @@ SHR_HOT int64_t shr_try_publish(struct shr_writer *w, const uint64_t words[SHR_C
     uint64_t head = shr_load_relaxed(&hot->head);
     if (SHR_UNLIKELY(shr_is_full(w, head)))
         return -EAGAIN;
+    struct shr_cell *cell = shr_cell_at(&w->ring, w->next); /* known before the claim, we hope */
     shr_store_release(&peer->busy, head << 1);
     /* edge R1 release: whoever sees the claim sees that we are busy at or before it. */
     uint64_t pos = shr_fetch_add_acq_rel(&hot->head, 1);
     shr_store_release(&peer->busy, pos << 1 | SHR_BUSY_EXACT);
-    struct shr_cell *cell = w->next_cell;
     if (SHR_LIKELY(pos == w->next)) {
-        /* Nobody claimed since our last ticket, so most likely the one behind is ours too. */
-        w->next_cell = shr_cell_at(&w->ring, pos + 1);
+        /* Nobody claimed since our last ticket, so most likely the ones behind are ours too. */
         if (w->prefetch)
-            shr_prefetch_write(w->next_cell);
+            shr_prefetch_write(shr_cell_at(&w->ring, pos + SHR_PREFETCH_SHARED));
     } else {
         cell = shr_cell_at(&w->ring, pos);
-        w->next_cell = shr_cell_at(&w->ring, pos + 1);
     }
     w->next = pos + 1;
     uint64_t state = shr_load_acquire(&cell->state); /* edge R5 acquire: the last lap is over */
@@ -270,7 +269,10 @@ SHR_HOT bool shr_peek(struct shr_taker *k, uint64_t *pos)
     /* edge R2 acquire: the body is whole. */
     if (SHR_LIKELY(shr_load_acquire(&cell->state) == shr_state(*pos, SHR_TAG_READY)))
         return true;
-    return shr_peek_slow(k, pos);
+    uint64_t at = *pos; /* whoever is inlined keeps *pos in a register */
+    bool found = shr_peek_slow(k, &at);
+    *pos = at;
+    return found;
 }
 
 SHR_HOT void shr_cell_copy(const struct shr_cell *cell, uint64_t words[SHR_CELL_WORDS])

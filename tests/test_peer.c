@@ -2,8 +2,7 @@
  * can be left, and read it; kill joiners at each instruction of shr_peer_enter. */
 #include "shmring/peer.h"
 #include "shmring/ring.h"
-#include "tests/step.h"
-#include "tests/support.h"
+#include "tests/crash_support.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -13,6 +12,8 @@
 #include <cmocka.h>
 
 #define SLOT 1u
+
+CRASH_CLOCK_GETTIME
 
 struct world {
     struct shr_map map;
@@ -153,7 +154,9 @@ static int enter_setup(void *user)
 static int enter_prepare(void *user)
 {
     struct world *w = user;
-    return shr_segment_attach(&w->map, w->path, true);
+    int rc = shr_segment_attach(&w->map, w->path, true);
+    crash_steady_clock();
+    return rc;
 }
 
 static int enter_region(void *user)
