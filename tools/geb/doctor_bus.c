@@ -42,19 +42,6 @@ static const struct geb_participant *same_owner(const struct look *look,
     return NULL;
 }
 
-/* What to do about something that a repair may take back: give the repair, or why it could not. */
-static const char *remedy(const struct doctor *doctor, const struct patient *p,
-                          char text[DOCTOR_TEXT_BYTES])
-{
-    if (!doctor->fix)
-        return doctor_command(text, "geb doctor --fix", p->path);
-    if (p->rc < 0)
-        return doctor_command(
-            text, p->rc == -EBUSY ? "again: geb doctor --fix" : "as its owner: geb doctor --fix",
-            p->path);
-    return NULL;
-}
-
 static void dead_find(struct doctor *doctor, json_t *findings, const struct patient *p)
 {
     char what[DOCTOR_TEXT_BYTES], text[DOCTOR_TEXT_BYTES];
@@ -62,50 +49,52 @@ static void dead_find(struct doctor *doctor, json_t *findings, const struct pati
         const struct geb_participant *row = &p->before.rows[i];
         if (!look_is_dead(row))
             continue;
-        doctor_text(what, "dead %s: process %" PRIu32 " (%s), slot %" PRIu32,
-                    row->slot == 0 ? "consumer" : "producer", row->pid, row->name, row->slot);
-        const char *todo = remedy(doctor, p, text);
-        if (row->slot == 0)
+        const char *role = row->slot == 0 ? "consumer" : "producer", *why = "";
+        const char *command = "geb doctor --fix";
+        bool is_back = doctor->fix && same_owner(&p->after, row) == NULL;
+        if (row->slot == 0) {
             /* What it had in hand may have to run again: that is for a consumer to do. */
-            doctor_find(doctor, findings, what, NULL, doctor_command(text, "geb consume", p->path));
-        else if (todo != NULL)
-            doctor_find(doctor, findings, what, NULL, todo);
-        else if (same_owner(&p->after, row) == NULL)
-            doctor_find(doctor, findings, what, "its slot is free", NULL);
-        else if (p->repair.strangers > 0)
-            doctor_find(doctor, findings, what, NULL,
-                        doctor_command(text, "end the process that locks it: lsof", p->path));
-        else
-            doctor_find(doctor, findings, what, NULL,
-                        doctor_command(text, "it waits for the consumer: geb info", p->path));
+            command = "geb consume";
+        } else if (doctor->fix && p->rc == 0 && p->repair.strangers > 0) {
+            command = "lsof";
+            why = ", which another process locks: end that";
+        } else if (doctor->fix && p->rc == 0) {
+            command = "geb info";
+            why = ", whose last event is in the consumer's hand";
+        }
+        doctor_text(what, "dead %s: process %" PRIu32 " (%s), slot %" PRIu32 "%s", role, row->pid,
+                    row->name, row->slot, is_back ? "" : why);
+        doctor_find(doctor, findings, what, is_back ? "its slot is free" : NULL,
+                    doctor_command(text, command, p->path));
     }
 }
 
-/* A count of something that came back, and one of what did not. */
+/* What came back, and what did not: then why, and a command for those after a repair. */
 static void count_find(struct doctor *doctor, json_t *findings, const struct patient *p,
-                       const char *name, uint32_t back, uint32_t left, const char *waits_for)
+                       const char *name, uint32_t back, uint32_t left, const char *why,
+                       const char *command)
 {
     char what[DOCTOR_TEXT_BYTES], text[DOCTOR_TEXT_BYTES];
-    const char *todo = remedy(doctor, p, text);
+    bool is_repaired = doctor->fix && p->rc == 0;
     if (back > 0)
         doctor_find(doctor, findings, doctor_text(what, "%s: %" PRIu32, name, back), "taken back",
                     NULL);
     if (left == 0)
         return;
-    doctor_text(what, "%s: %" PRIu32, name, left);
+    doctor_text(what, "%s: %" PRIu32 "%s", name, left, is_repaired ? why : "");
     doctor_find(doctor, findings, what, NULL,
-                todo != NULL ? todo : doctor_command(text, waits_for, p->path));
+                doctor_command(text, is_repaired ? command : "geb doctor --fix", p->path));
 }
 
 static void memory_find(struct doctor *doctor, json_t *findings, const struct patient *p)
 {
     const struct geb_repair *now = doctor->fix && p->rc == 0 ? &p->repair : &p->found;
     count_find(doctor, findings, p, "quarantined cells", now->cells, now->cells_left,
-               "a producer that is stopped may write to them; end or continue it: geb info");
+               ", which a stopped producer may write to: end or continue it", "geb info");
     /* A running consumer returns chunks as it takes the events before them. */
     count_find(doctor, findings, p, "chunks of memory of dead producers", now->chunks,
-               now->consumer_lives ? 0 : now->chunks_left,
-               "the events in them must be taken first: geb consume");
+               now->consumer_lives ? 0 : now->chunks_left, ", once the events before are taken",
+               "geb consume");
 }
 
 static void others_find(struct doctor *doctor, json_t *findings, const struct patient *p)
@@ -116,16 +105,18 @@ static void others_find(struct doctor *doctor, json_t *findings, const struct pa
         doctor_find(doctor, findings,
                     doctor_text(what, "locks of a process that takes no part in it: %" PRIu32,
                                 p->found.strangers),
-                    NULL, doctor_command(text, "end that process: lsof", p->path));
+                    NULL, doctor_command(text, "lsof", p->path));
     if (look->metrics.bad_bytes > 0)
         doctor_find(doctor, findings,
-                    doctor_text(what, "bad bytes: %" PRIu64 ", of a producer damaged or hostile",
+                    doctor_text(what,
+                                "bad bytes: %" PRIu64 ", of a producer damaged or hostile: end it, "
+                                "then make the bus anew",
                                 look->metrics.bad_bytes),
-                    NULL, doctor_command(text, "end it, then make the bus anew: geb rm", p->path));
+                    NULL, doctor_command(text, "geb rm", p->path));
     if (doctor->fix && p->rc < 0) {
         doctor->failed = true;
         doctor_find(doctor, findings, doctor_text(what, "it could not be repaired: %s", p->why),
-                    NULL, doctor_command(text, "ls -la", p->path));
+                    NULL, doctor_command(text, p->rc == -EBUSY ? "geb info" : "ls -la", p->path));
     }
 }
 
@@ -143,8 +134,8 @@ static bool unused_remove(struct doctor *doctor, json_t *findings, const struct 
         doctor_find(doctor, findings, "nobody takes part in it, and no event waits", "removed",
                     NULL);
     else if (look->metrics.pending > 0)
-        doctor_find(doctor, findings, "nobody takes part in it, but events wait", NULL,
-                    doctor_command(text, "to drop them: geb rm", p->path));
+        doctor_find(doctor, findings, "nobody takes part in it, but events wait: read or drop them",
+                    NULL, doctor_command(text, "geb rm", p->path));
     return rc == 0;
 }
 

@@ -24,9 +24,12 @@ static void stale_add(struct doctor *doctor, const char *path, const char *why, 
         doctor_text(what, "%s %" PRId64, why, version);
     else
         doctor_text(what, "%s", why);
-    if (did != NULL || todo != NULL)
+    if (did != NULL || todo != NULL) {
         doctor_find(doctor, findings, what, did, todo);
-    doctor_text(subject, "%s: %s", path, what);
+        doctor_text(subject, "%s", path);
+    } else {
+        doctor_text(subject, "%s: %s", path, what);
+    }
     json_object_set_new(file, "path", look_text(path));
     json_object_set_new(file, "why", json_string(why));
     if (version >= 0)
@@ -101,8 +104,8 @@ void doctor_directory(struct doctor *doctor, const char *dir)
     if (fd < 0 && errno == ENOENT)
         return;
     if (lstat(dir, &st) != 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid()) {
-        stale_add(doctor, dir, "is in the way: it is not a directory of yours", -1, NULL,
-                  "use another one: export GEB_DIR=\"$(mktemp -d -p /dev/shm)\"");
+        stale_add(doctor, dir, "is in the way: it is no directory of yours; use another one", -1,
+                  NULL, "export GEB_DIR=\"$(mktemp -d -p /dev/shm)\"");
     } else {
         doctor->is_ours = true;
         bool is_wrong = (st.st_mode & (S_IWGRP | S_IWOTH)) != 0 ||
