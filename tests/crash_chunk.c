@@ -231,7 +231,8 @@ static void run(struct crash_world *w, struct step_scenario *s)
 
 int main(void)
 {
-    static struct crash_world w = {.producers = 3, .max_event = 2 * SHR_CHUNK_BYTES};
+    static struct crash_world w = {
+        .producers = 3, .slab_bytes = 4 * SHR_CHUNK_BYTES, .max_event = 2 * SHR_CHUNK_BYTES};
     struct step_scenario s = {.setup = setup,
                               .prepare = prepare,
                               .region = region,
@@ -241,7 +242,6 @@ int main(void)
                               .user = &w};
     crash_begin();
     for (w.state = WAY_FIRST; w.state <= WAY_RECALL; w.state++) {
-        w.slab_bytes = 4 * SHR_CHUNK_BYTES;
         w.kind = way(&w) == WAY_TRIM ? CRASH_BIG : CRASH_SLAB;
         run(&w, &s);
     }

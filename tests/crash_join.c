@@ -191,7 +191,7 @@ static void run_join(struct crash_world *w, struct step_scenario *s)
             w->variant = how % 2 != 0;
             run(w, s, what, chosen && policy == GEB_BLOCK);
             w->exclusive = true;
-            if (chosen)
+            if (chosen && (policy == GEB_BLOCK || crash_every(2) == 1))
                 run(w, s, what, how == CRASH_DEAD_NONE && policy == GEB_BLOCK);
         }
     }

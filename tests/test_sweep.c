@@ -232,7 +232,12 @@ static int sweep_without_membarrier(void *arg)
 {
     (void)arg;
     sweep_open(512);
+    struct shr_writer writer;
+    shr_writer_init(&writer, &ring_map, 2);
+    SUPPORT_CHECK(!writer.fence);
     SUPPORT_CHECK(support_deny(SYS_membarrier, 0, 0, EPERM) == 0);
+    shr_writer_init(&writer, &ring_map, 2); /* nor does it reach who was not registered */
+    SUPPORT_CHECK(writer.fence);
     join(2);
     announce(2, BASE + 1, false);
     revoke_cells(0, 3);

@@ -54,7 +54,8 @@
 #define PINS(b, q) ((b) == EXACT(q))
 #elif defined(MUTANT_GRACE_WITHOUT_EXACT)
 #define PINS(b, q) BELOW(b, q)
-#elif !defined(NO_MEMBARRIER)           /* who is inexact has not looked at its cell */
+#elif !defined(NO_MEMBARRIER) && !defined(MUTANT_KEEP_INEXACT)
+/* Who is inexact has not looked at its cell. */
 #define PINS(b, q) ((b) == EXACT(q))
 #else
 #define PINS(b, q) ((b) == EXACT(q) || BELOW(b, q))

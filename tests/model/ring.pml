@@ -164,7 +164,9 @@ inline account(x)
 #if defined(NO_MEMBARRIER) || defined(MUTANT_GRACE_WITHOUT_INEXACT)
 #define LATE(record) skip
 #define MEMBARRIER   skip
+#define MAY_PIN(b, q) BELOW(b, q)
 #else
+#define MAY_PIN(b, q) false
 #define LATE(record) late[me] = record
 #define MEMBARRIER \
         do \
@@ -441,7 +443,7 @@ last:
                 :: c < N ->
                         q = POS(cell[c]);
                         do
-                        :: i < P && !PINS(own[i], q) -> i++
+                        :: i < P && own[i] != EXACT(q) && !MAY_PIN(own[i], q) -> i++
                         :: else -> break
                         od;
                         CHECK(stop_pins_only_its_own, TAG(cell[c]) != REVOKED || i < P);
