@@ -247,9 +247,11 @@ static void run_all(struct crash_world *w, const char *policy)
                                   .region = ways[i].region,
                                   .teardown = crash_death_teardown,
                                   .user = w,
-                                  .every = crash_every(ways[i].every)};
+                                  .every = crash_death_every(w, ways[i].every)};
         for (uint32_t left = 0; left <= LEFT_NONE; left++) {
             w->state = left;
+            if (w->exclusive && ways[i].prepare == prepare_open)
+                continue; /* no producer of it is concerned, and the core has its own turn */
             if (left == LEFT_UNFINISHED || ways[i].all_lefts)
                 crash_run(&s, STEP_KILL, check, "resume (%s) %s, %s, %s", ways[i].name,
                           left_text[left], policy, w->exclusive ? "exclusive" : "shared");
@@ -260,7 +262,7 @@ static void run_all(struct crash_world *w, const char *policy)
                               .region = region_waiting,
                               .teardown = crash_death_teardown,
                               .user = w,
-                              .every = crash_every(7)};
+                              .every = crash_death_every(w, 7)};
     crash_run(&s, STEP_KILL, check_waiting, "standby waiting, %s, %s", policy,
               w->exclusive ? "exclusive" : "shared");
 }
