@@ -483,7 +483,10 @@ again_:
         goto again_;
 
 died:
-        atomic { next = 0; sum = 0; mine = 0; again = 0; attempt = 0; x = 0; c = 0; goto successor };
+        atomic {
+                next = 0; sum = 0; mine = 0; again = 0; attempt = 0; x = 0; c = 0;
+                goto successor
+        };
 
 leave:
         atomic {

@@ -128,7 +128,7 @@ inline change(p, to)
         mem[CELL(p)] = to
 }
 
-/* The event in the words x, y is taken: once, whole, committed, before its producer's later ones. */
+/* The event in the words x, y is taken: once, whole, committed, in its producer's order. */
 inline account(x, y, became)
 {
         CHECK(no_torn, x == y);
@@ -171,14 +171,12 @@ inline account(x, y, became)
 #else
 #define STORE_COUNT STORE(me, PUBLISHED(me), k); STORE(me, BUSY(me), 0)
 #endif
-#if defined(MUTANT_DONE_BEFORE_USE)     /* R3: the next lap begins while the taker still reads */
+#ifdef MUTANT_DONE_BEFORE_USE   /* R3: the next lap begins while the taker still reads */
 #define STORE_SEEN STORE(me, SEEN(SLOT(x)), NUMBER(x))
-#elif defined(MUTANT_DONE_BEFORE_SEEN)  /* the cell is used again, and its number is not known yet */
-#define STORE_SEEN STORE(me, FREE, t + 1); STORE(me, SEEN(SLOT(x)), NUMBER(x))
 #else
 #define STORE_SEEN STORE(me, SEEN(SLOT(x)), NUMBER(x)); STORE(me, FREE, t + 1)
 #endif
-#ifdef MUTANT_NUMBER_ONCE       /* what the consumer saw between the looks at its word and the cell */
+#ifdef MUTANT_NUMBER_ONCE       /* what the consumer saw since the first look at its word */
 #define SEEN_SINCE(i) 0
 #else
 #define SEEN_SINCE(i) mem[SEEN(i)]
