@@ -26,10 +26,11 @@
  *     load has overtaken it. The other loads of a publish either have a
  *     locked instruction between them and the stores before, or (step 1) may come early anyway.
  *
- * What is not modelled: memory orders weaker than that, slabs and hands, a restart of the consumer
- * and redelivery, workers that finish out of order, the shelf, exclusive mode (exclusive.pml),
- * sleeping (wake.pml), observers, bad bytes, the timeout of Block, ReturnError (a Block that
- * gives up), the list of suspects of the sweep (the model looks at all cells), event counts.
+ * What is not modelled: memory orders weaker than that (tso.pml), slabs and hands (slab.pml), a
+ * restart of the consumer and redelivery (resume.pml), exclusive mode (exclusive.pml), sleeping
+ * (wake.pml), observers (tso.pml), event counts (resume.pml); workers that finish out of order, the
+ * shelf, bad bytes, the timeout of Block, ReturnError (a Block that gives up), the list of suspects
+ * of the sweep (the model looks at all cells).
  *
  * Names in C: producer() is shr_publish and shr_publish_void; take() is shr_peek_slow, revoke,
  * pass_older, advance and shr_take_at; recover_cell() is settle_claim, recover() shr_sweep_slot,
