@@ -53,7 +53,7 @@ extern "C" {
     X(EEXIST, "a bus of that name exists with another configuration: remove it or use its own")  \
     X(EACCES, "no permission: ask the owner of the bus, or have it created with a wider mode")   \
     X(ENOSPC, "the file system is full: make /dev/shm larger, the bus smaller, or set GEB_DIR")  \
-    X(ENOMEM, "out of memory")                                                                   \
+    X(ENOMEM, "not enough memory: make the bus smaller, or free some")                           \
     X(EPROTO, "the bus has another layout version: use the geb that made it, or remove the bus") \
     X(EBADMSG, "the file is not a bus, or it is damaged: remove it and create the bus again")    \
     X(EBUSY, "the role is taken: only one consumer, and one producer of an exclusive bus")       \
@@ -127,7 +127,9 @@ typedef int geb_handler(struct geb_context *ctx, const struct geb_event *event, 
  * configuration is equal (config NULL: the default one) and nobody has the role. The bus
  * outlives its handles: geb_remove ends it. name: 1 … 63 of A-Z a-z 0-9 . _ - (in GEB_DIR or
  * /dev/shm/geb-UID), or a path with a slash. Blocks while the kernel allocates the memory.
- * -EINVAL, -EDOM, -EEXIST, -EBUSY, -EACCES, -ENOSPC, -EPROTO, -EBADMSG. */
+ * A bus that needs more memory than the machine and its control group have available, less a
+ * sixteenth of all, is refused before anything is allocated (-ENOMEM). -EINVAL, -EDOM, -EEXIST,
+ * -EBUSY, -EACCES, -ENOSPC, -EPROTO, -EBADMSG. */
 GEB_API int geb_create(struct geb_bus **bus, const char *name, const struct geb_config *config);
 
 /* The same for a bus that must exist, whatever its configuration. -ENOENT, -EBUSY … */

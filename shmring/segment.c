@@ -1,6 +1,7 @@
 #include "shmring/segment.h"
 
 #include "shmring/clock.h"
+#include "shmring/memory.h"
 #include "shmring/numa.h"
 #include "shmring/segment_format.h"
 #include "shmring/wait.h"
@@ -214,6 +215,8 @@ static int segment_build(struct shr_map *map, const struct draft *draft,
     int rc = file_page_bytes(draft->fd, &page_bytes);
     if (rc == 0)
         rc = shr_geometry_plan(geo, config, page_bytes, NULL);
+    if (rc == 0) /* The file has no pages yet. */
+        rc = shr_memory_check(draft->fd, geo->segment_bytes);
     if (rc < 0)
         return rc;
     if (getrandom(geo->id, sizeof(geo->id), 0) != (ssize_t)sizeof(geo->id))

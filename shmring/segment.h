@@ -78,8 +78,9 @@ int shr_segment_size(const struct shr_config *config, uint64_t *bytes, const cha
 int shr_segment_path(const char *name, bool make_dir, char path[SHR_PATH_BYTES]);
 
 /* Creates and maps a bus. Blocks for as long as the kernel needs to allocate the memory.
- * -EEXIST: the name is taken (nothing was changed). -ENOSPC: the file system is too full,
- * nothing is left behind. -EINVAL/-EDOM: configuration. Else what the kernel said. */
+ * -EEXIST: the name is taken (nothing was changed). -ENOMEM: it needs more memory than there is
+ * (memory.h), nothing was allocated. -ENOSPC: the file system is too full, nothing is left behind.
+ * -EINVAL/-EDOM: configuration. Else what the kernel said. */
 int shr_segment_create(struct shr_map *map, const char *path, const struct shr_config *config);
 
 /* Maps an existing bus; read-only if not writable. -ENOENT: none. -EACCES. -EPROTO: other layout

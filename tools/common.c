@@ -69,6 +69,9 @@ static void next_command_print(const char *bus, int rc)
     case -ENOSPC:
         fprintf(stderr, "  how full it is:  df -h %s\n", dir_quoted);
         break;
+    case -ENOMEM:
+        fputs("  how much is left:  free -h\n", stderr);
+        break;
     case -EPROTO:
     case -EBADMSG:
         fprintf(stderr, "  to remove it:  geb rm --force %s\n", bus_quoted);
