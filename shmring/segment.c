@@ -27,6 +27,17 @@ static bool same_file(const struct stat *st, const struct shr_map *map)
     return st->st_dev == map->dev && st->st_ino == map->ino;
 }
 
+int shr_fd_apart(int fd)
+{
+    if (fd < 0 || fd > STDERR_FILENO)
+        return fd;
+    int apart = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    int error = errno;
+    close(fd);
+    errno = error;
+    return apart;
+}
+
 /* ---- paths ----------------------------------------------------------------------------------- */
 
 static bool name_valid(const char *name)
@@ -115,7 +126,7 @@ static int draft_open(struct draft *draft, const char *path, mode_t mode)
     memcpy(dir, path, dir_len);
     dir[dir_len] = '\0';
     draft->name[0] = '\0';
-    draft->fd = open(dir, O_TMPFILE | flags, mode);
+    draft->fd = shr_fd_apart(open(dir, O_TMPFILE | flags, mode));
     if (draft->fd >= 0)
         return 0;
     if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL)
@@ -129,8 +140,12 @@ static int draft_open(struct draft *draft, const char *path, mode_t mode)
     int rc = path_join(draft->name, dir, name);
     if (rc < 0)
         return rc;
-    draft->fd = open(draft->name, O_CREAT | O_EXCL | flags, mode);
-    return draft->fd >= 0 ? 0 : -errno;
+    int fd = open(draft->name, O_CREAT | O_EXCL | flags, mode);
+    draft->fd = shr_fd_apart(fd);
+    rc = draft->fd >= 0 ? 0 : -errno;
+    if (rc < 0 && fd >= 0)
+        unlink(draft->name);
+    return rc;
 }
 
 /* In slices: a signal undoes an unfinished one, and would undo all of a large file again and
@@ -280,7 +295,7 @@ static int open_bus(const char *path, bool writable)
 {
     /* Not blocking: somebody may have put a pipe there. */
     int flags = (writable ? O_RDWR : O_RDONLY) | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
-    int fd = open(path, flags);
+    int fd = shr_fd_apart(open(path, flags));
     if (fd >= 0)
         return fd;
     switch (errno) {

@@ -95,6 +95,11 @@ void shr_segment_detach(struct shr_map *map);
 int shr_segment_matches(const struct shr_map *map, const struct shr_config *config,
                         const char **why);
 
+/* Moves a descriptor away from 0, 1 and 2, the numbers that the kernel gives when a process was
+ * started without standard streams: else its next line of output would go into the bus. Returns the
+ * new one; what is negative stays. errno is kept. */
+int shr_fd_apart(int fd);
+
 /* A descriptor for lock queries that surely is this segment's file: the one of the map, or a new
  * one if that was closed or replaced. The map keeps it. -ESTALE: the file is not at its path any
  * more. */
