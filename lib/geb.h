@@ -308,6 +308,7 @@ struct geb_bus_info {
     uint32_t capacity, max_event, producers, topics, page_bytes, creator_pid, creator_uid;
     enum geb_policy policy;
     bool exclusive, closed;
+    int32_t node; /* on which NUMA node the ring's first page lies; -1: the kernel does not say */
 };
 GEB_API int geb_watch_info(struct geb_watch *watch, struct geb_bus_info *info);
 
@@ -315,7 +316,11 @@ struct geb_participant {
     uint32_t slot; /* 0: the consumer */
     uint32_t pid;
     char name[48];
-    const char *state; /* "running", "waiting", "blocked", "dead"; static text */
+    /* "running", "waiting" (for events), "blocked" (the bus is full), "lagging" (the consumer,
+     * while more than three quarters of the bus are in use), "stopped", "dead"; static text.
+     * Stopped is what /proc says of the pid: for processes only whose maps there we may read, and
+     * which map this bus; others look as they did before they were stopped. */
+    const char *state;
     uint64_t accepted, bytes, full, blocked_ns, revoked, dropped;
 };
 /* Fills up to max rows with those who take part, the consumer first if there is one. Returns the
