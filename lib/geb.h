@@ -407,6 +407,7 @@ struct geb_tap_counts {
     uint64_t passed; /* positions that were not committed when the patience was over */
     uint64_t bad;    /* cells that no honest producer wrote */
     uint64_t behind; /* positions that the tap has still to look at */
+    uint64_t first_overtaken, last_overtaken; /* these positions; 0: none */
 };
 #define GEB_TAP_COUNTS_INIT                   \
     {                                         \
@@ -419,9 +420,10 @@ struct geb_tap_counts {
 GEB_API int geb_tap_counts(struct geb_watch *watch, struct geb_tap_counts *counts);
 
 struct geb_tap_row {
-    uint32_t producer;     /* slot */
-    uint64_t last;         /* number of its last event that was given or missed */
-    uint64_t seen, missed; /* as in geb_tap_counts, which brings them up to date */
+    uint32_t producer;                  /* slot */
+    uint64_t last;                      /* number of its last event that was given or missed */
+    uint64_t seen, missed;              /* as in geb_tap_counts, which brings them up to date */
+    uint64_t first_missed, last_missed; /* numbers of these events; 0: none */
 };
 /* Fills up to max rows with the producers of which the tap knows. Returns the number of rows. */
 GEB_API int geb_tap_producers(struct geb_watch *watch, struct geb_tap_row *rows, uint32_t max);
