@@ -195,7 +195,7 @@ def no_buses():
         f.write(b'\0' * 9000)
     os.symlink(path('junk'), path('link'))
     for args in (['info', 'old'], ['pub', 'old', 't', 'x'], ['consume', 'old'], ['rm', 'old'],
-                 ['create', 'old']):
+                 ['create', 'old'], ['tap', 'old']):
         expect(4, b'geb rm --force old', *args)
     for args in (['info', 'junk'], ['pub', 'junk', 't', 'x'], ['consume', 'junk'],
                  ['rm', 'junk'], ['info', 'link'], ['info', 'torn']):
