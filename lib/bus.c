@@ -1,6 +1,8 @@
 #include "lib/internal.h"
+#include "shmring/memory.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -147,6 +149,28 @@ static void destroy(struct geb_bus *bus)
     gebi_handle_end(bus, sizeof(*bus));
 }
 
+/* "32.0 GiB": whole digits and one more, rounded down. */
+static char *memory_text(char text[32], uint64_t bytes)
+{
+    const bool large = bytes >> 30 != 0;
+    uint64_t tenths = (bytes >> (large ? 20 : 10)) * 10 >> 10;
+    snprintf(text, 32, "%llu.%llu %s", (unsigned long long)(tenths / 10),
+             (unsigned long long)(tenths % 10), large ? "GiB" : "MiB");
+    return text;
+}
+
+static int create_failed(const char *path, const struct shr_config *config, int rc)
+{
+    char needed[32], room[32];
+    uint64_t bytes = 0, available = shr_memory_available("");
+    if (rc == -ENOMEM && shr_segment_size(config, &bytes, NULL) == 0 && bytes > available)
+        return gebi_fail(rc,
+                         "the bus needs %s, %s of memory are available: "
+                         "use fewer or smaller slabs, or a smaller capacity",
+                         memory_text(needed, bytes), memory_text(room, available));
+    return gebi_fail(rc, "cannot create %s: %s", path, geb_strerror(rc));
+}
+
 /* Attaches or creates; both may happen when others create and remove at the same time. */
 static int reach(struct geb_bus *bus, const char *path, const struct shr_config *config)
 {
@@ -164,7 +188,7 @@ static int reach(struct geb_bus *bus, const char *path, const struct shr_config 
         if (rc == 0)
             return 0;
         if (rc != -EEXIST)
-            return gebi_fail(rc, "cannot create %s: %s", path, geb_strerror(rc));
+            return create_failed(path, config, rc);
     }
 }
 

@@ -24,9 +24,10 @@ static int open_again(struct shr_map *map)
     if (fd < 0)
         return fd;
     snprintf(proc, sizeof(proc), "/proc/thread-self/fd/%d", fd);
-    int again = open(proc, O_RDWR | O_CLOEXEC);
+    int again = shr_fd_apart(open(proc, O_RDWR | O_CLOEXEC));
     if (again < 0 && errno == ENOENT)
-        again = open(map->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+        again = shr_fd_apart(
+            open(map->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
     if (again < 0)
         return errno == ENOENT ? -ESTALE : -errno;
     if (fstat(again, &st) == 0 && st.st_dev == map->dev && st.st_ino == map->ino)

@@ -1,6 +1,7 @@
 #include "shmring/segment.h"
 
 #include "shmring/clock.h"
+#include "shmring/memory.h"
 #include "shmring/numa.h"
 #include "shmring/segment_format.h"
 #include "shmring/wait.h"
@@ -24,6 +25,17 @@
 static bool same_file(const struct stat *st, const struct shr_map *map)
 {
     return st->st_dev == map->dev && st->st_ino == map->ino;
+}
+
+int shr_fd_apart(int fd)
+{
+    if (fd < 0 || fd > STDERR_FILENO)
+        return fd;
+    int apart = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    int error = errno;
+    close(fd);
+    errno = error;
+    return apart;
 }
 
 /* ---- paths ----------------------------------------------------------------------------------- */
@@ -133,16 +145,15 @@ static int draft_open_named(struct draft *draft, const char *dir, int flags, mod
     int rc = path_join(draft->name, dir, name);
     if (rc < 0)
         return rc;
-    draft->fd = open(draft->name, O_CREAT | O_EXCL | flags, mode);
-    if (draft->fd < 0)
-        return -errno;
-    rc = draft_lock(draft->fd, F_WRLCK);
+    int fd = open(draft->name, O_CREAT | O_EXCL | flags, mode);
+    draft->fd = shr_fd_apart(fd);
+    rc = draft->fd >= 0 ? draft_lock(draft->fd, F_WRLCK) : -errno;
     if (rc == 0 && (fstat(draft->fd, &st) != 0 || st.st_nlink == 0))
         rc = -EBUSY;
-    if (rc < 0) {
+    if (rc < 0 && fd >= 0)
         unlink(draft->name);
+    if (rc < 0 && draft->fd >= 0)
         close(draft->fd);
-    }
     return rc;
 }
 
@@ -154,7 +165,7 @@ static int draft_open(struct draft *draft, const char *path, mode_t mode)
     memcpy(dir, path, dir_len);
     dir[dir_len] = '\0';
     draft->name[0] = '\0';
-    draft->fd = open(dir, O_TMPFILE | flags, mode);
+    draft->fd = shr_fd_apart(open(dir, O_TMPFILE | flags, mode));
     if (draft->fd >= 0)
         return 0;
     if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL)
@@ -274,6 +285,8 @@ static int segment_build(struct shr_map *map, const struct draft *draft,
     int rc = file_page_bytes(draft->fd, &page_bytes);
     if (rc == 0)
         rc = shr_geometry_plan(geo, config, page_bytes, NULL);
+    if (rc == 0) /* The file has no pages yet. */
+        rc = shr_memory_check(draft->fd, geo->segment_bytes);
     if (rc < 0)
         return rc;
     if (getrandom(geo->id, sizeof(geo->id), 0) != (ssize_t)sizeof(geo->id))
@@ -337,7 +350,7 @@ static int open_bus(const char *path, bool writable)
 {
     /* Not blocking: somebody may have put a pipe there. */
     int flags = (writable ? O_RDWR : O_RDONLY) | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
-    int fd = open(path, flags);
+    int fd = shr_fd_apart(open(path, flags));
     if (fd >= 0)
         return fd;
     switch (errno) {

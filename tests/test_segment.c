@@ -2,6 +2,7 @@
  * is not one is taken for one. Method: create and attach among real files in a fresh directory,
  * from one process and from many at once; then put files, links and directories there that are no
  * bus. */
+#include "shmring/peer.h"
 #include "shmring/segment.h"
 #include "tests/support.h"
 
@@ -150,6 +151,36 @@ static void test_descriptor(void **state)
     close(again);
     close(fd);
     close(other);
+}
+
+/* A process without standard streams: whatever it opens first gets their numbers. */
+static int without_streams(void *arg)
+{
+    struct shr_map one, two;
+    struct shr_lock lock = {0};
+    struct shr_config config = support_tiny_config();
+    for (int fd = 0; fd <= 2; fd++)
+        close(fd);
+    if (shr_segment_create(&one, arg, &config) != 0 || shr_segment_attach(&two, arg, true) != 0 ||
+        shr_lock_take(&two, 1, &lock) != 0)
+        return 2;
+    if (shr_segment_fd(&one) <= 2 || shr_segment_fd(&two) <= 2)
+        return 3;
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) >= 0)
+            return 4;
+    if (close((int)shr_load32_relaxed(&one.fd)) != 0 ||
+        shr_segment_fd(&one) <= 2) /* opened again */
+        return 5;
+    return 0;
+}
+
+static void test_no_standard_streams(void **state)
+{
+    (void)state;
+    char path[SHR_PATH_BYTES];
+    pid_t pid = support_child(without_streams, (void *)support_path(path));
+    assert_int_equal(support_wait(pid), 0);
 }
 
 static void test_matches(void **state)
@@ -425,6 +456,7 @@ int main(void)
         cmocka_unit_test(test_not_inherited),
         cmocka_unit_test(test_relative_path),
         cmocka_unit_test(test_descriptor),
+        cmocka_unit_test(test_no_standard_streams),
         cmocka_unit_test(test_matches),
         cmocka_unit_test(test_existing),
         cmocka_unit_test(test_creators_race),
