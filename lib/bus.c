@@ -1,12 +1,16 @@
 #include "lib/internal.h"
+#include "shmring/memory.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define CLOSE_BATCH     64u
 #define SPIN_DEFAULT_NS UINT64_C(50000)
+#define REPAIR_WAITS    1000 /* milliseconds: a repair takes few, unless it is stopped */
 
 /* ---- opening --------------------------------------------------------------------------------- */
 
@@ -71,21 +75,39 @@ int gebi_path(const char *name, bool make_dir, char path[SHR_PATH_BYTES])
                   : 0;
 }
 
+static int lock_is_taken(struct shr_map *map, uint64_t byte)
+{
+    if (shr_lock_held(map, byte) == 0)
+        return gebi_fail(-EBUSY, GEBI_STRANGER, map->path, map->path);
+    if (byte == SHR_LOCK_STANDBY)
+        return gebi_fail(-EBUSY, "%s has its standby already", map->path);
+    if (shr_lock_held(map, SHR_LOCK_SWEEP) == 1)
+        return gebi_fail(-EBUSY, "%s is being repaired (geb doctor --fix)", map->path);
+    return gebi_fail(-EBUSY, "%s has its consumer: process %u", map->path,
+                     shr_load32_relaxed(&map->peers[SHR_CONSUMER_SLOT].pid));
+}
+
 static int take_lock(struct geb_bus *bus, uint64_t byte, struct shr_lock *lock)
 {
-    int rc = shr_lock_take(&bus->map, byte, lock);
-    if (rc == -EBUSY && byte == SHR_LOCK_STANDBY)
-        return gebi_fail(rc, "%s has its standby already", bus->map.path);
-    if (rc == -EBUSY) {
-        uint32_t pid = shr_load32_relaxed(&bus->map.peers[SHR_CONSUMER_SLOT].pid);
-        return gebi_fail(rc, "%s has its consumer: process %u", bus->map.path, pid);
+    struct shr_map *map = &bus->map;
+    const struct timespec while_it_repairs = {.tv_nsec = 1000000};
+    int rc = shr_lock_take(map, byte, lock);
+    for (int i = 0; rc == -EBUSY && byte == SHR_CONSUMER_SLOT && i < REPAIR_WAITS &&
+                    shr_lock_held(map, SHR_LOCK_SWEEP) == 1;
+         i++) {
+        nanosleep(&while_it_repairs, NULL);
+        rc = shr_lock_take(map, byte, lock);
     }
+    if (rc == -EBUSY) /* once more: the repair may have ended between these two looks */
+        rc = shr_lock_take(map, byte, lock);
+    if (rc == -EBUSY)
+        return lock_is_taken(map, byte);
     if (rc < 0)
-        return gebi_fail(rc, "cannot lock %s: %s", bus->map.path, strerror(-rc));
-    if (shr_segment_is_named(&bus->map))
+        return gebi_fail(rc, "cannot lock %s: %s", map->path, strerror(-rc));
+    if (shr_segment_is_named(map))
         return 0;
     shr_lock_drop(lock);
-    return gebi_fail(-ENOENT, "%s was removed just now", bus->map.path);
+    return gebi_fail(-ENOENT, "%s was removed just now", map->path);
 }
 
 /* What needs no role. */
@@ -127,6 +149,28 @@ static void destroy(struct geb_bus *bus)
     gebi_handle_end(bus, sizeof(*bus));
 }
 
+/* "32.0 GiB": whole digits and one more, rounded down. */
+static char *memory_text(char text[32], uint64_t bytes)
+{
+    const bool large = bytes >> 30 != 0;
+    uint64_t tenths = (bytes >> (large ? 20 : 10)) * 10 >> 10;
+    snprintf(text, 32, "%llu.%llu %s", (unsigned long long)(tenths / 10),
+             (unsigned long long)(tenths % 10), large ? "GiB" : "MiB");
+    return text;
+}
+
+static int create_failed(const char *path, const struct shr_config *config, int rc)
+{
+    char needed[32], room[32];
+    uint64_t bytes = 0, available = shr_memory_available("");
+    if (rc == -ENOMEM && shr_segment_size(config, &bytes, NULL) == 0 && bytes > available)
+        return gebi_fail(rc,
+                         "the bus needs %s, %s of memory are available: "
+                         "use fewer or smaller slabs, or a smaller capacity",
+                         memory_text(needed, bytes), memory_text(room, available));
+    return gebi_fail(rc, "cannot create %s: %s", path, geb_strerror(rc));
+}
+
 /* Attaches or creates; both may happen when others create and remove at the same time. */
 static int reach(struct geb_bus *bus, const char *path, const struct shr_config *config)
 {
@@ -144,7 +188,7 @@ static int reach(struct geb_bus *bus, const char *path, const struct shr_config 
         if (rc == 0)
             return 0;
         if (rc != -EEXIST)
-            return gebi_fail(rc, "cannot create %s: %s", path, geb_strerror(rc));
+            return create_failed(path, config, rc);
     }
 }
 
@@ -252,18 +296,34 @@ int geb_close(struct geb_bus *bus, uint64_t deadline_ns)
 static int name_user(struct shr_map *map)
 {
     for (uint32_t slot = 0; slot <= map->geo.producer_cnt; slot++) {
-        if (shr_lock_held(map, slot) != 1)
+        if (shr_lock_held(map, slot) != 1 ||
+            (slot == SHR_CONSUMER_SLOT && shr_lock_held(map, SHR_LOCK_SWEEP) == 1))
             continue;
         char who[SHR_NAME_BYTES];
         shr_text_load(map->peers[slot].name, SHR_NAME_BYTES / 8, who);
         return gebi_fail(-EBUSY, "%s is in use by process %u (%s)", map->path,
                          shr_load32_relaxed(&map->peers[slot].pid), who);
     }
-    bool standby = shr_lock_held(map, SHR_LOCK_STANDBY) == 1;
-    return gebi_fail(-EBUSY, "%s is in use%s", map->path, standby ? " by a standby" : "");
+    if (shr_lock_held(map, SHR_LOCK_SWEEP) == 1)
+        return gebi_fail(-EBUSY, "%s is being repaired (geb doctor --fix)", map->path);
+    if (shr_lock_held(map, SHR_LOCK_STANDBY) == 1)
+        return gebi_fail(-EBUSY, "%s is in use by a standby", map->path);
+    return gebi_fail(-EBUSY, GEBI_STRANGER, map->path, map->path);
 }
 
-int geb_remove(const char *name)
+/* With all locks in our hands nobody can come in while we count, and the name goes. */
+static int count_waiting(struct shr_map *map)
+{
+    struct shr_account account;
+    if (shr_account(map, &account, NULL) < 0)
+        return gebi_fail(-ENOMEM, "no memory for the account");
+    if (account.pending == 0)
+        return 0;
+    return gebi_fail(-EBUSY, "%llu events wait in %s", (unsigned long long)account.pending,
+                     map->path);
+}
+
+static int remove_bus(const char *name, bool unused_only)
 {
     char path[SHR_PATH_BYTES];
     struct shr_map map = {0};
@@ -274,7 +334,6 @@ int geb_remove(const char *name)
     rc = shr_segment_attach(&map, path, true);
     if (rc < 0)
         return gebi_fail(rc, "%s: %s", path, geb_strerror(rc));
-    /* With all locks in our hands nobody can come in while the name goes. */
     rc = shr_lock_take_all(&map, &lock);
     if (rc == -EBUSY)
         rc = name_user(&map);
@@ -282,9 +341,19 @@ int geb_remove(const char *name)
         rc = gebi_fail(rc, "cannot lock %s: %s", path, strerror(-rc));
     else if (!shr_segment_is_named(&map))
         rc = gebi_fail(-ENOENT, "%s was removed just now", path);
-    else if (unlink(path) != 0)
+    else if ((!unused_only || (rc = count_waiting(&map)) == 0) && unlink(path) != 0)
         rc = gebi_fail(-errno, "cannot remove %s: %s", path, strerror(errno));
     shr_lock_drop(&lock);
     shr_segment_detach(&map);
     return rc;
+}
+
+int geb_remove(const char *name)
+{
+    return remove_bus(name, false);
+}
+
+int geb_remove_unused(const char *name)
+{
+    return remove_bus(name, true);
 }

@@ -54,7 +54,7 @@ extern "C" {
     X(EEXIST, "a bus of that name exists with another configuration: remove it or use its own")  \
     X(EACCES, "no permission: ask the owner of the bus, or have it created with a wider mode")   \
     X(ENOSPC, "the file system is full: make /dev/shm larger, the bus smaller, or set GEB_DIR")  \
-    X(ENOMEM, "out of memory")                                                                   \
+    X(ENOMEM, "not enough memory: make the bus smaller, or free some")                           \
     X(EPROTO, "the bus has another layout version: use the geb that made it, or remove the bus") \
     X(EBADMSG, "the file is not a bus, or it is damaged: remove it and create the bus again")    \
     X(EBUSY, "the role is taken: one consumer, one standby, one producer of an exclusive bus")   \
@@ -127,8 +127,10 @@ typedef int geb_handler(struct geb_context *ctx, const struct geb_event *event, 
 /* Creates the bus and takes the consumer's role, or resumes a bus of that name if its
  * configuration is equal (config NULL: the default one) and nobody has the role. The bus
  * outlives its handles: geb_remove ends it. name: 1 … 63 of A-Z a-z 0-9 . _ - (in GEB_DIR or
- * /dev/shm/geb-UID), or a path with a slash. Blocks while the kernel allocates the memory.
- * -EINVAL, -EDOM, -EEXIST, -EBUSY, -EACCES, -ENOSPC, -EPROTO, -EBADMSG. */
+ * /dev/shm/geb-UID), or a path with a slash. Blocks while the kernel allocates the memory; and
+ * while somebody repairs the bus, for a second at most. A bus that needs more memory than the
+ * machine and its control group have available, less a sixteenth of all, is refused before anything
+ * is allocated (-ENOMEM). -EINVAL, -EDOM, -EEXIST, -EBUSY, -EACCES, -ENOSPC, -EPROTO, -EBADMSG. */
 GEB_API int geb_create(struct geb_bus **bus, const char *name, const struct geb_config *config);
 
 /* The same for a bus that must exist, whatever its configuration. -ENOENT, -EBUSY … */
@@ -327,6 +329,7 @@ struct geb_bus_info {
     uint32_t capacity, max_event, producers, topics, page_bytes, creator_pid, creator_uid;
     enum geb_policy policy;
     bool exclusive, closed;
+    int32_t node; /* on which NUMA node the ring's first page lies; -1: the kernel does not say */
 };
 GEB_API int geb_watch_info(struct geb_watch *watch, struct geb_bus_info *info);
 
@@ -334,7 +337,11 @@ struct geb_participant {
     uint32_t slot; /* 0: the consumer */
     uint32_t pid;
     char name[48];
-    const char *state; /* "running", "waiting", "blocked", "dead"; static text */
+    /* "running", "waiting" (for events), "blocked" (the bus is full), "lagging" (the consumer,
+     * while more than three quarters of the bus are in use), "stopped", "dead"; static text.
+     * Stopped is what /proc says of the pid: for processes only whose maps there we may read, and
+     * which map this bus; others look as they did before they were stopped. */
+    const char *state;
     uint64_t accepted, bytes, full, blocked_ns, revoked, dropped;
 };
 /* Fills up to max rows with those who take part, the consumer first if there is one. Returns the
@@ -370,6 +377,37 @@ struct geb_slab_row {
     uint64_t blocks, free;
 };
 GEB_API int geb_watch_slabs(struct geb_watch *watch, struct geb_slab_row *rows, uint32_t max);
+
+/* ---- what the dead left ---------------------------------------------------------------------- */
+
+/* What a running consumer takes back all the time, and nobody does while there is none. Counts of
+ * slots of dead producers, of 64 KiB chunks of memory whose owner is gone, and of cells that are
+ * quarantined: those that came back, and those that must wait. A chunk waits until all that was in
+ * the ring when it was found is taken; a cell, for a producer that lives and may still write to it;
+ * a slot, for the consumer to finish with what its dead owner dropped, or for a stranger's lock. */
+struct geb_repair {
+    size_t size; /* of this struct, set by the caller */
+    uint32_t slots, slots_left, chunks, chunks_left, cells, cells_left;
+    uint32_t strangers;  /* roles and slots that a process locks which may only read */
+    bool consumer_lives; /* cells are its alone to take back */
+    bool consumer_died;  /* the next one settles what it had in hand */
+};
+
+#define GEB_REPAIR_INIT                   \
+    {                                     \
+        .size = sizeof(struct geb_repair) \
+    }
+
+/* What there is to take back now: the *_left. */
+GEB_API int geb_watch_repair(struct geb_watch *watch, struct geb_repair *repair);
+
+/* Takes back what can be, beside anybody who takes part, or nobody. Where there is no consumer it
+ * holds the role for a moment; one that starts just then waits for it. Touches no event, nor what a
+ * dead consumer had in hand. May be killed, and repeated. -EBUSY: another repair is at work. */
+GEB_API int geb_repair(const char *name, struct geb_repair *repair);
+
+/* geb_remove of a bus in which no event waits; -EBUSY if one does. */
+GEB_API int geb_remove_unused(const char *name);
 
 /* ---- the tap: every event, copied out, by a watch that takes part in nothing ------------------
  *
@@ -421,6 +459,7 @@ struct geb_tap_counts {
     uint64_t passed; /* positions that were not committed when the patience was over */
     uint64_t bad;    /* cells that no honest producer wrote */
     uint64_t behind; /* positions that the tap has still to look at */
+    uint64_t first_overtaken, last_overtaken; /* these positions; 0: none */
 };
 #define GEB_TAP_COUNTS_INIT                   \
     {                                         \
@@ -433,9 +472,10 @@ struct geb_tap_counts {
 GEB_API int geb_tap_counts(struct geb_watch *watch, struct geb_tap_counts *counts);
 
 struct geb_tap_row {
-    uint32_t producer;     /* slot */
-    uint64_t last;         /* number of its last event that was given or missed */
-    uint64_t seen, missed; /* as in geb_tap_counts, which brings them up to date */
+    uint32_t producer;                  /* slot */
+    uint64_t last;                      /* number of its last event that was given or missed */
+    uint64_t seen, missed;              /* as in geb_tap_counts, which brings them up to date */
+    uint64_t first_missed, last_missed; /* numbers of these events; 0: none */
 };
 /* Fills up to max rows with the producers of which the tap knows. Returns the number of rows. */
 GEB_API int geb_tap_producers(struct geb_watch *watch, struct geb_tap_row *rows, uint32_t max);

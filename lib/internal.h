@@ -32,6 +32,11 @@ void gebi_handle_end(void *handle, size_t bytes);
 /* Says what exactly was wrong (geb_last_error) and returns rc. */
 __attribute__((format(printf, 2, 3), cold)) int gebi_fail(int rc, const char *format, ...);
 
+/* A lock is refused that nobody owns; the path, twice. Who may only read can lock for reading. */
+#define GEBI_STRANGER                                                                          \
+    "%s: somebody who takes no part in it holds a lock on it: find the process with lsof %s, " \
+    "and give the bus a narrower mode"
+
 /* The path of the bus `name`, as shr_segment_path, with the text for what was wrong. */
 int gebi_path(const char *name, bool make_dir, char path[SHR_PATH_BYTES]);
 
@@ -165,6 +170,7 @@ void gebi_log_error(struct shr_map *map, int code, const char *text);
 
 /* ---- producer -------------------------------------------------------------------------------- */
 
+#define GEBI_SPINS        1000u
 #define GEBI_TOPICS_KNOWN 1024u /* ids below it need no look at the table after the first */
 
 struct geb_producer {
@@ -176,7 +182,8 @@ struct geb_producer {
     bool fence;
     shr_a32 cancelled;
     uint64_t topic_known[GEBI_TOPICS_KNOWN / 64]; /* bits: the topic exists and takes any size */
-    struct shr_taker taker;                       /* drop-oldest */
+    uint32_t spins;         /* attempts on a full bus before it sleeps; tests make fewer */
+    struct shr_taker taker; /* drop-oldest */
     struct shr_heap heap;
     struct shr_map map;
     struct shr_lock lock;
@@ -210,6 +217,12 @@ struct geb_watch {
 
 /* Frees the tap, if there is one. */
 void gebi_tap_end(struct geb_watch *watch);
+
+/* ---- repair ---------------------------------------------------------------------------------- */
+
+/* One sweep for geb_repair, whose locks the caller holds; with the consumer's role also of cells.
+ * Returns how many chunks came back. */
+uint32_t gebi_repair_sweep(struct shr_map *map, bool consumer);
 
 /* ---- metrics --------------------------------------------------------------------------------- */
 

@@ -1,9 +1,11 @@
 /* Observers: a read-only map of the whole, and copies of its tables. */
 #include "lib/internal.h"
+#include "shmring/numa.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sysmacros.h>
 
 static int check(const struct geb_watch *watch, const void *result)
 {
@@ -81,7 +83,11 @@ int geb_watch_info(struct geb_watch *watch, struct geb_bus_info *info)
         .policy = (enum geb_policy)geo->policy,
         .exclusive = geo->exclusive != 0,
         .closed = shr_load32_acquire(&watch->map.hot->closed) != 0, /* edge W4 acquire */
+        .node = -1,
     };
+    uint32_t node;
+    if (shr_numa_where(watch->map.cells, &node) == 0)
+        info->node = (int32_t)node;
     memcpy(info->path, watch->map.path, sizeof(info->path));
     snprintf(info->id, sizeof(info->id), "%016llx%016llx", (unsigned long long)geo->id[0],
              (unsigned long long)geo->id[1]);
@@ -90,10 +96,54 @@ int geb_watch_info(struct geb_watch *watch, struct geb_bus_info *info)
 
 /* ---- tables ---------------------------------------------------------------------------------- */
 
-static const char *state_of(struct shr_map *map, uint32_t slot)
+/* A file of /proc about a pid, or NULL. */
+static FILE *proc_open(uint32_t pid, const char *name)
+{
+    char path[48];
+    snprintf(path, sizeof(path), "/proc/%u/%s", pid, name);
+    return fopen(path, "re");
+}
+
+/* Whether the process of this pid, as we see pids, maps the bus. A slot's pid is a number from the
+ * pid namespace of its owner, and may be somebody else's here. */
+static bool maps_bus(const struct shr_map *map, uint32_t pid)
+{
+    char line[512];
+    bool found = false;
+    FILE *maps = proc_open(pid, "maps");
+    while (maps != NULL && !found && fgets(line, sizeof(line), maps) != NULL) {
+        unsigned major, minor;
+        unsigned long long ino;
+        found = sscanf(line, "%*s %*s %*s %x:%x %llu", &major, &minor, &ino) == 3 &&
+                makedev(major, minor) == map->dev && ino == map->ino;
+    }
+    if (maps != NULL)
+        fclose(maps);
+    return found;
+}
+
+static bool is_stopped(const struct shr_map *map, uint32_t pid)
+{
+    char text[512];
+    FILE *stat = proc_open(pid, "stat");
+    if (stat == NULL)
+        return false;
+    size_t len = fread(text, 1, sizeof(text) - 1, stat);
+    fclose(stat);
+    text[len] = '\0';
+    const char *name_end = strrchr(text, ')'); /* the name may hold anything */
+    bool stopped = name_end != NULL && name_end[1] == ' ' && strchr("tT", name_end[2]) != NULL;
+    return stopped && maps_bus(map, pid);
+}
+
+static const char *state_of(struct shr_map *map, uint32_t slot, uint64_t used)
 {
     if (shr_lock_held(map, slot) == 0)
         return "dead";
+    if (is_stopped(map, shr_load32_relaxed(&map->peers[slot].pid)))
+        return "stopped";
+    if (slot == SHR_CONSUMER_SLOT && used > map->geo.capacity / 4 * 3)
+        return "lagging";
     switch (shr_load32_relaxed(&map->peers[slot].waiting)) {
     case SHR_WAIT_SPACE:
     case SHR_WAIT_BLOCK:
@@ -126,7 +176,7 @@ int geb_watch_participants(struct geb_watch *watch, struct geb_participant *rows
         *row = (struct geb_participant){
             .slot = slot,
             .pid = shr_load32_relaxed(&peer->pid),
-            .state = state_of(map, slot),
+            .state = state_of(map, slot, account.used),
             .accepted = slots[slot].accepted,
             .bytes = shr_load_relaxed(&peer->bytes),
             .full = shr_load_relaxed(&peer->full),

@@ -6,7 +6,6 @@
 #define DROPS_PER_PUBLISH 64u
 /* So many attempts in vain: the ring is damaged. An honest one gives room long before. */
 #define FRUITLESS_MAX 65536u
-#define SPINS         1000u
 /* The consumer is gone when nobody has held its lock for so long. */
 #define GONE_NS UINT64_C(1000000000)
 
@@ -70,7 +69,7 @@ static int block(struct geb_producer *p, struct gebi_overrun *o, bool for_block)
         return gebi_fail(-ETIMEDOUT, "%s is full", p->map.path);
     if (gebi_is_dispatching(&p->map))
         return gebi_fail(-EDEADLK, "a handler of %s would wait for itself", p->map.path);
-    if (!for_block && o->spins < SPINS) {
+    if (!for_block && o->spins < p->spins) {
         o->spins++;
         shr_cpu_relax();
         return 0;

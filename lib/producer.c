@@ -18,12 +18,15 @@ static inline int check(const struct geb_producer *p)
 static int take_slot(struct geb_producer *p, const char *who)
 {
     struct shr_ring ring;
-    shr_ring_init(&ring, &p->map);
+    bool stranger = false;
     int rc = -EBUSY;
+    shr_ring_init(&ring, &p->map);
     for (uint32_t slot = 1; slot <= p->map.geo.producer_cnt; slot++) {
         rc = shr_lock_take(&p->map, slot, &p->lock);
-        if (rc == -EBUSY)
-            continue; /* alive, or a stranger's lock: the next one */
+        if (rc == -EBUSY) { /* alive, or a stranger's lock: the next one */
+            stranger = stranger || shr_lock_held(&p->map, slot) == 0;
+            continue;
+        }
         if (rc < 0)
             return gebi_fail(rc, "cannot lock slot %u of %s", slot, p->map.path);
         if (!shr_segment_is_named(&p->map))
@@ -36,6 +39,9 @@ static int take_slot(struct geb_producer *p, const char *who)
         shr_lock_drop(&p->lock); /* what it held is in somebody else's hand yet */
         rc = -EBUSY;
     }
+    if (stranger)
+        return gebi_fail(p->map.geo.exclusive ? -EBUSY : -EUSERS, GEBI_STRANGER, p->map.path,
+                         p->map.path);
     if (p->map.geo.exclusive)
         return gebi_fail(-EBUSY, "%s is exclusive and has its producer", p->map.path);
     return gebi_fail(-EUSERS, "all %u producer slots of %s are in use", p->map.geo.producer_cnt,
@@ -47,6 +53,7 @@ static void set_up(struct geb_producer *p)
     shr_writer_init(&p->writer, &p->map, p->slot);
     shr_taker_init(&p->taker, &p->map, p->slot, &p->map.peers[p->slot].hand);
     p->max_event = p->map.geo.max_event;
+    p->spins = GEBI_SPINS;
     p->stamp_mask = (1u << p->map.geo.sample_shift) - 1;
     p->fence = shr_wait_register() != 0 || p->map.geo.wakers_fence != 0;
 }

@@ -77,6 +77,17 @@ int geb_tap(struct geb_watch *watch, enum geb_tap_start start)
 
 /* ---- giving out ------------------------------------------------------------------------------ */
 
+/* Notes that cnt events of a producer were missed, from this number on. */
+static void note_missed(struct gebi_tap *tap, uint32_t producer, uint64_t number, uint64_t cnt)
+{
+    struct gebi_tap_slot *slot = &tap->slot[producer];
+    if (slot->missed == 0)
+        slot->first_missed = number;
+    slot->last_missed = number + cnt - 1;
+    slot->missed += cnt;
+    tap->missed += cnt;
+}
+
 /* Notes the number of an event that we saw: what lies between it and the last one we missed. */
 static void follow(const struct shr_map *map, struct gebi_tap *tap, struct geb_event *event,
                    uint32_t low, uint32_t events)
@@ -87,10 +98,8 @@ static void follow(const struct shr_map *map, struct gebi_tap *tap, struct geb_e
         uint64_t published = shr_load_relaxed(&map->peers[event->producer].published);
         event->number = shr_extend(published, low);
         int64_t gap = (int64_t)(event->number - slot->last - 1);
-        if (gap > 0) { /* < 0: published before we began */
-            slot->missed += (uint64_t)gap;
-            tap->missed += (uint64_t)gap;
-        }
+        if (gap > 0) /* < 0: published before we began */
+            note_missed(tap, event->producer, slot->last + 1, (uint64_t)gap);
         slot->met = true;
     }
     slot->last = event->number + events - 1;
@@ -107,8 +116,7 @@ static bool unpack(const struct shr_map *map, struct gebi_tap *tap, struct geb_e
     }
     if (whole > tap->frame_bytes || frame.topic >= map->geo.topic_cnt) {
         tap->bad++;
-        tap->missed += tap->frames;
-        tap->slot[tap->event.producer].missed += tap->frames;
+        note_missed(tap, tap->event.producer, tap->event.number, tap->frames);
         tap->frames = 0;
         return false;
     }
@@ -258,8 +266,7 @@ static uint64_t settle(struct geb_watch *watch)
         int64_t gap = (int64_t)(number[i] - slot->last);
         if (gap <= 0)
             continue;
-        slot->missed += (uint64_t)gap;
-        tap->missed += (uint64_t)gap;
+        note_missed(tap, i, slot->last + 1, (uint64_t)gap);
         slot->last = number[i];
         slot->met = true;
     }
@@ -283,7 +290,9 @@ int geb_tap_counts(struct geb_watch *watch, struct geb_tap_counts *counts)
                                       .gone = tap->gone,
                                       .passed = tap->passed,
                                       .bad = tap->bad,
-                                      .behind = behind};
+                                      .behind = behind,
+                                      .first_overtaken = tap->first_overtaken,
+                                      .last_overtaken = tap->last_overtaken};
     return 0;
 }
 
@@ -296,7 +305,14 @@ int geb_tap_producers(struct geb_watch *watch, struct geb_tap_row *rows, uint32_
     for (uint32_t i = 1; i <= watch->map.geo.producer_cnt && cnt < max; i++) {
         const struct gebi_tap_slot *slot = &watch->tap->slot[i];
         if (slot->met)
-            rows[cnt++] = (struct geb_tap_row){i, slot->last, slot->seen, slot->missed};
+            rows[cnt++] = (struct geb_tap_row){
+                .producer = i,
+                .last = slot->last,
+                .seen = slot->seen,
+                .missed = slot->missed,
+                .first_missed = slot->first_missed,
+                .last_missed = slot->last_missed,
+            };
     }
     return (int)cnt;
 }

@@ -16,6 +16,7 @@ struct gebi_tap_slot {
     uint64_t last; /* number of the last event that we saw, or that was there before us */
     uint64_t seen;
     uint64_t missed;
+    uint64_t first_missed, last_missed; /* numbers; 0: none */
     bool met;
 };
 
@@ -46,7 +47,8 @@ struct gebi_tap {
     uint32_t frames;            /* events left in it */
 
     uint64_t seen, missed, overtaken, gone, passed, bad;
-    struct gebi_tap_slot slot[]; /* [0] is not used */
+    uint64_t first_overtaken, last_overtaken; /* positions; 0: none */
+    struct gebi_tap_slot slot[];              /* [0] is not used */
 };
 
 /* Copies more. 1: there may be more to give; 0: nothing now; -ENOMEM. Replaces what was copied. */

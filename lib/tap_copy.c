@@ -91,11 +91,19 @@ static bool is_lapped(const struct gebi_tap *tap, uint64_t pos)
     return (int64_t)(tap->head - pos) >= (int64_t)tap->ring.cell_cnt;
 }
 
+static void note_overtaken(struct gebi_tap *tap, uint64_t pos, uint64_t cnt)
+{
+    if (tap->overtaken == 0)
+        tap->first_overtaken = pos;
+    tap->last_overtaken = pos + cnt - 1;
+    tap->overtaken += cnt;
+}
+
 /* Goes on at the oldest position that is safe: a quarter of the ring before the next overtaking. */
 static SHR_COLD void rejoin(struct gebi_tap *tap)
 {
     uint64_t to = tap->head - tap->ring.cell_cnt + tap->ring.cell_cnt / 4;
-    tap->overtaken += to - tap->pos;
+    note_overtaken(tap, tap->pos, to - tap->pos);
     tap->pos = to;
     tap->limit = tap->head;
 }
@@ -151,8 +159,7 @@ static void validate(struct gebi_tap *tap, enum found found)
     if ((int64_t)(head - tap->head) > 0)
         tap->head = head;
     while (tap->cell_next < tap->cell_cnt && is_lapped(tap, tap->cell[tap->cell_next].pos)) {
-        tap->cell_next++;
-        tap->overtaken++;
+        note_overtaken(tap, tap->cell[tap->cell_next++].pos, 1);
     }
     if (is_lapped(tap, tap->pos)) {
         rejoin(tap);

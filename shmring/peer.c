@@ -13,16 +13,21 @@
 
 /* ---- locks ----------------------------------------------------------------------------------- */
 
-/* A second open file description of the segment's file: locks belong to descriptions. */
+/* A second open file description of the segment's file: locks belong to descriptions. Through
+ * /proc, since the path may be out of reach by now. Not /proc/self, which is the main thread: when
+ * that has ended and others go on, it has no descriptors. Where there is no /proc, by the path. */
 static int open_again(struct shr_map *map)
 {
-    char proc[32];
+    char proc[40];
     struct stat st;
     int fd = shr_segment_fd(map);
     if (fd < 0)
         return fd;
-    snprintf(proc, sizeof(proc), "/proc/self/fd/%d", fd);
-    int again = open(proc, O_RDWR | O_CLOEXEC);
+    snprintf(proc, sizeof(proc), "/proc/thread-self/fd/%d", fd);
+    int again = shr_fd_apart(open(proc, O_RDWR | O_CLOEXEC));
+    if (again < 0 && errno == ENOENT)
+        again = shr_fd_apart(
+            open(map->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
     if (again < 0)
         return errno == ENOENT ? -ESTALE : -errno;
     if (fstat(again, &st) == 0 && st.st_dev == map->dev && st.st_ino == map->ino)
@@ -31,20 +36,18 @@ static int open_again(struct shr_map *map)
     return -ESTALE;
 }
 
-static int lock_bytes(int fd, uint64_t byte, uint64_t cnt)
+static int lock_bytes(int fd, short type, uint64_t byte, uint64_t cnt)
 {
     struct flock lock = {
-        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = (off_t)cnt};
+        .l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = (off_t)cnt};
     if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
         return 0;
     return errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
 }
 
-static int take(struct shr_map *map, uint64_t byte, uint64_t cnt, struct shr_lock *lock)
+static int take(struct shr_map *map, short type, uint64_t byte, uint64_t cnt, struct shr_lock *lock)
 {
-    lock->page = NULL;
-    lock->byte = byte;
-    lock->page_bytes = map->geo.page_bytes;
+    *lock = (struct shr_lock){.byte = byte, .page_bytes = map->geo.page_bytes};
     int fd = open_again(map);
     if (fd < 0)
         return fd;
@@ -56,7 +59,7 @@ static int take(struct shr_map *map, uint64_t byte, uint64_t cnt, struct shr_loc
     if (rc == 0 && madvise(page, lock->page_bytes, MADV_DONTFORK) != 0)
         rc = -errno;
     if (rc == 0)
-        rc = lock_bytes(fd, byte, cnt);
+        rc = lock_bytes(fd, type, byte, cnt);
     close(fd);
     if (rc == 0)
         lock->page = page;
@@ -67,12 +70,25 @@ static int take(struct shr_map *map, uint64_t byte, uint64_t cnt, struct shr_loc
 
 int shr_lock_take(struct shr_map *map, uint64_t byte, struct shr_lock *lock)
 {
-    return take(map, byte, 1, lock);
+    return take(map, F_WRLCK, byte, 1, lock);
 }
 
 int shr_lock_take_all(struct shr_map *map, struct shr_lock *lock)
 {
-    return take(map, 0, SHR_LOCK_STANDBY + 1, lock);
+    return take(map, F_WRLCK, 0, SHR_LOCK_STANDBY + 1, lock);
+}
+
+int shr_lock_take_dead(struct shr_map *map, uint64_t slot, bool consumer, struct shr_lock *lock)
+{
+    short type = consumer ? F_RDLCK : F_WRLCK;
+    int rc = take(map, type, slot, 1, lock);
+    if (rc == 0 || rc == -EBUSY || rc == -ESTALE)
+        return rc;
+    int fd = shr_segment_fd(map);
+    rc = fd < 0 ? fd : lock_bytes(fd, type, slot, 1);
+    if (rc == 0)
+        lock->map = map;
+    return rc;
 }
 
 void shr_lock_drop(struct shr_lock *lock)
@@ -80,20 +96,39 @@ void shr_lock_drop(struct shr_lock *lock)
     if (lock->page != NULL)
         munmap(lock->page, lock->page_bytes);
     lock->page = NULL;
+    if (lock->map == NULL)
+        return;
+    int fd = shr_segment_fd(
+        lock->map); /* a new one if ours was closed, and then the lock is gone */
+    if (fd >= 0)
+        lock_bytes(fd, F_UNLCK, lock->byte, 1);
+    lock->map = NULL;
 }
 
-int shr_lock_held(struct shr_map *map, uint64_t byte)
+/* The lock that somebody of this type who wanted the byte would be refused for; F_UNLCK: none. */
+static int lock_met(struct shr_map *map, short type, uint64_t byte)
 {
     int fd = shr_segment_fd(map);
     if (fd < 0)
         return fd;
-    /* Asks as a writer, so that a reader's lock shows too. Our own locks are of other
-     * descriptions. */
-    struct flock lock = {
-        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = 1};
+    struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = 1};
     if (fcntl(fd, F_OFD_GETLK, &lock) != 0)
         return errno == EBADF ? -ESTALE : -errno;
-    return lock.l_type != F_UNLCK;
+    return lock.l_type;
+}
+
+int shr_lock_held(struct shr_map *map, uint64_t byte)
+{
+    /* Asks as a reader, whom only a writer's lock refuses: that of an owner. Our own locks are of
+     * other descriptions. */
+    int type = lock_met(map, F_RDLCK, byte);
+    return type < 0 ? type : type != F_UNLCK;
+}
+
+int shr_lock_strange(struct shr_map *map, uint64_t byte)
+{
+    int type = lock_met(map, F_WRLCK, byte);
+    return type < 0 ? type : type == F_RDLCK;
 }
 
 /* ---- slots ----------------------------------------------------------------------------------- */
@@ -104,6 +139,9 @@ int shr_lock_held(struct shr_map *map, uint64_t byte)
 void shr_peer_enter(struct shr_map *map, uint32_t slot, const char *name)
 {
     struct shr_peer *peer = &map->peers[slot];
+    /* Also when the slot was swept: a sweep that looked at what the consumer has seen, was stopped,
+     * and looked at the cell when a later lap had it, missed an event that the consumer took in
+     * between. By now its number is in what the consumer has seen. */
     uint64_t number = shr_peer_last_number(map, slot);
 
     /* USED is first: from here on a death leaves an unlocked, USED slot, which is what the sweep

@@ -2,6 +2,7 @@
 
 #include "shmring/clock.h"
 #include "shmring/slab.h"
+#include "shmring/wait.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -57,7 +58,11 @@ static bool can_prefetch_write(void)
 
 void shr_writer_init(struct shr_writer *w, const struct shr_map *map, uint32_t slot)
 {
-    *w = (struct shr_writer){.peer = &map->peers[slot], .prefetch = can_prefetch_write()};
+    *w = (struct shr_writer){
+        .peer = &map->peers[slot],
+        .prefetch = can_prefetch_write(),
+        .fence = map->geo.wakers_fence != 0 || shr_wait_register() != 0,
+    };
     shr_ring_init(&w->ring, map);
     w->free_seen = shr_load_acquire(w->ring.free);
     if (w->ring.exclusive) {
@@ -117,14 +122,17 @@ static void advance(struct shr_taker *k, uint64_t *pos)
     }
 }
 
-/* The event for whose sake pos may be revoked: the first committed one behind it; or, if the
- * ring is full, the one that a producer cannot publish, said as the position behind the last
- * claim. 0: nothing waits. */
+/* The event for whose sake pos may be revoked: the last committed one behind it, since all that are
+ * committed by now wait from now on, and must not each wait for the claims in front of it alone;
+ * or, if the ring is full, the one that a producer cannot publish, said as the position behind the
+ * last claim. 0: nothing waits. */
 static uint64_t find_waiting(const struct shr_taker *k, uint64_t pos, uint64_t head)
 {
-    for (uint64_t behind = pos + 1; (int64_t)(head - behind) > 0; behind++) {
-        if (behind - pos >= k->ring.cell_cnt)
-            break;
+    uint64_t behind = head;
+    if ((int64_t)(head - pos) >=
+        (int64_t)k->ring.cell_cnt) /* claims in flight, or a damaged head */
+        behind = pos + k->ring.cell_cnt;
+    while ((int64_t)(--behind - pos) > 0) {
         uint64_t state = shr_load_acquire(&shr_cell_at(&k->ring, behind)->state);
         if (state == shr_state(behind, SHR_TAG_READY))
             return behind;
@@ -151,10 +159,13 @@ static bool patience_is_over(struct shr_taker *k, uint64_t pos)
         k->looked_ns = now_ns;
         return k->waited_ns >= k->patience_ns;
     }
-    if (k->stuck_pos != pos) {
+    /* Behind a wait that is over, what was committed meanwhile waits already: look at once. */
+    bool waited = k->waited_ns >= k->patience_ns;
+    if (k->stuck_pos != pos && !waited) {
         k->stuck_pos = pos;
         k->looked_ns = now_ns;
-    } else if (now_ns - k->looked_ns >= most_ns) {
+    } else if (waited || now_ns - k->looked_ns >= most_ns) {
+        k->stuck_pos = pos;
         /* edge R1 acquire: if head is past pos, pos is claimed and its claim announced. */
         uint64_t head = shr_load_acquire(&k->ring.hot->head);
         k->waiting_pos = find_waiting(k, pos, head);

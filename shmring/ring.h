@@ -18,7 +18,8 @@
  * Who may do what at the same time:
  *     shr_publish            any number of processes, one thread for each writer
  *     shr_peek, shr_take_at  the consumer; shr_drop: producers, drop-oldest only
- *     shr_sweep_*            the consumer; shr_sweep_slot: who holds that slot's lock
+ *     shr_sweep              the consumer; shr_sweep_dead: anybody; shr_sweep_slot: who holds that
+ *                            slot's lock
  * Nothing here blocks or makes a system call, except that a taker spins for at most one
  * patience.
  *
@@ -132,6 +133,7 @@ struct shr_writer {
     uint64_t next;      /* the position after our last one */
     uint64_t number;    /* of our last committed event */
     bool prefetch;      /* the processor can prefetch for writing */
+    bool fence;         /* membarrier does not reach us */
 };
 
 /* The caller holds the lock of the slot and has entered it (peer.h). */
@@ -206,6 +208,10 @@ SHR_HOT int64_t shr_try_publish(struct shr_writer *w, const uint64_t words[SHR_C
     /* edge R1 release: whoever sees the claim sees that we are busy at or before it. */
     uint64_t pos = shr_fetch_add_acq_rel(&hot->head, 1);
     shr_store_release(&peer->busy, pos << 1 | SHR_BUSY_EXACT);
+    if (SHR_UNLIKELY(w->fence))
+        shr_fence_seq_cst();
+    /* edge R9 release: a sweeper that misses this has revoked the cell before we look at it. */
+    shr_fence_compiler();
     if (SHR_LIKELY(pos == w->next)) {
         /* Nobody claimed since our last ticket, so most likely the ones behind are ours too. */
         if (w->prefetch)
@@ -303,6 +309,7 @@ uint32_t shr_drop(struct shr_taker *k, const struct shr_map *map, bool only_if_f
 struct shr_sweeper {
     uint64_t pos[SHR_SUSPECTS]; /* positions whose cells may be REVOKED */
     uint32_t pos_cnt;
+    uint32_t unlisted;                     /* quarantined cells that did not fit, as of the scan */
     bool scan;                             /* look at all cells next time */
     uint64_t seen[SHR_PRODUCERS_MAX + 1];  /* each peer's took_revoked, as far as we followed */
     uint64_t swept[SHR_PRODUCERS_MAX + 1]; /* each peer's swept, likewise */
@@ -312,6 +319,10 @@ struct shr_sweeper {
  * holds the slot's lock and nobody lives in it. True: the slot is clean and FREE. False: its
  * hand must wait for others. */
 bool shr_sweep_slot(struct shr_map *map, const struct shr_ring *ring, uint32_t slot);
+
+/* Sweeps each used slot whose owner is dead. Returns how many must wait. consumer: the caller has
+ * the consumer's role; anybody else may call it too. A few system calls for each used slot. */
+uint32_t shr_sweep_dead(struct shr_map *map, const struct shr_ring *ring, bool consumer);
 
 /* One sweep by the consumer: dead slots, quarantined cells, orphaned chunks. Returns what is
  * left to do: quarantined cells + dead slots + orphaned chunks; *quarantined gets the first of

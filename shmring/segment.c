@@ -1,6 +1,7 @@
 #include "shmring/segment.h"
 
 #include "shmring/clock.h"
+#include "shmring/memory.h"
 #include "shmring/numa.h"
 #include "shmring/segment_format.h"
 #include "shmring/wait.h"
@@ -19,11 +20,22 @@
 
 #define NAME_MAX_BYTES 63u
 #define ALLOCATE_BYTES (UINT64_C(2) << 20)
-#define PROC_FD_BYTES  32u
+#define PROC_FD_BYTES  40u
 
 static bool same_file(const struct stat *st, const struct shr_map *map)
 {
     return st->st_dev == map->dev && st->st_ino == map->ino;
+}
+
+int shr_fd_apart(int fd)
+{
+    if (fd < 0 || fd > STDERR_FILENO)
+        return fd;
+    int apart = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    int error = errno;
+    close(fd);
+    errno = error;
+    return apart;
 }
 
 /* ---- paths ----------------------------------------------------------------------------------- */
@@ -101,10 +113,49 @@ static int file_page_bytes(int fd, uint32_t *page_bytes)
 
 /* ---- a file without its name yet ------------------------------------------------------------- */
 
+#define DRAFT_PREFIX   ".geb-"
+#define DRAFT_ATTEMPTS 16
+
 struct draft {
     int fd;
     char name[SHR_PATH_BYTES]; /* empty: the file has none, and needs nobody to remove it */
 };
+
+/* A draft that has a name is locked by its creator as long as it is one: who finds it unlocked
+ * knows that its creator is dead. -EBUSY: somebody has the lock. */
+static int draft_lock(int fd, short type)
+{
+    struct flock lock = {
+        .l_type = type, .l_whence = SEEK_SET, .l_start = SHR_LOCK_DRAFT, .l_len = 1};
+    if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
+        return 0;
+    return errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
+}
+
+/* One attempt in a directory that cannot have files without a name. -EBUSY: somebody took the new
+ * file for one whose creator is dead, before it was locked. */
+static int draft_open_named(struct draft *draft, const char *dir, int flags, mode_t mode)
+{
+    uint64_t salt;
+    struct stat st;
+    char name[24];
+    if (getrandom(&salt, sizeof(salt), 0) != (ssize_t)sizeof(salt))
+        return -EIO;
+    snprintf(name, sizeof(name), DRAFT_PREFIX "%016llx", (unsigned long long)salt);
+    int rc = path_join(draft->name, dir, name);
+    if (rc < 0)
+        return rc;
+    int fd = open(draft->name, O_CREAT | O_EXCL | flags, mode);
+    draft->fd = shr_fd_apart(fd);
+    rc = draft->fd >= 0 ? draft_lock(draft->fd, F_WRLCK) : -errno;
+    if (rc == 0 && (fstat(draft->fd, &st) != 0 || st.st_nlink == 0))
+        rc = -EBUSY;
+    if (rc < 0 && fd >= 0)
+        unlink(draft->name);
+    if (rc < 0 && draft->fd >= 0)
+        close(draft->fd);
+    return rc;
+}
 
 static int draft_open(struct draft *draft, const char *path, mode_t mode)
 {
@@ -114,22 +165,37 @@ static int draft_open(struct draft *draft, const char *path, mode_t mode)
     memcpy(dir, path, dir_len);
     dir[dir_len] = '\0';
     draft->name[0] = '\0';
-    draft->fd = open(dir, O_TMPFILE | flags, mode);
+    draft->fd = shr_fd_apart(open(dir, O_TMPFILE | flags, mode));
     if (draft->fd >= 0)
         return 0;
     if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL)
         return -errno;
-    uint64_t salt;
-    if (getrandom(&salt, sizeof(salt), 0) != (ssize_t)sizeof(salt))
-        return -EIO;
     dir[dir_len - 1] = '\0';
-    char name[24];
-    snprintf(name, sizeof(name), ".geb-%016llx", (unsigned long long)salt);
-    int rc = path_join(draft->name, dir, name);
-    if (rc < 0)
-        return rc;
-    draft->fd = open(draft->name, O_CREAT | O_EXCL | flags, mode);
-    return draft->fd >= 0 ? 0 : -errno;
+    int rc = -EBUSY;
+    for (int i = 0; i < DRAFT_ATTEMPTS && rc == -EBUSY; i++)
+        rc = draft_open_named(draft, dir, flags, mode);
+    return rc == -EBUSY ? -EIO : rc;
+}
+
+int shr_draft_check(const char *path, bool remove)
+{
+    const char *slash = strrchr(path, '/');
+    struct stat st, now;
+    if (strncmp(slash != NULL ? slash + 1 : path, DRAFT_PREFIX, strlen(DRAFT_PREFIX)) != 0)
+        return -EINVAL;
+    int fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0)
+        return -errno;
+    int rc = fstat(fd, &st) != 0 ? -errno : S_ISREG(st.st_mode) ? 0 : -EINVAL;
+    if (rc == 0)
+        rc = draft_lock(fd, F_WRLCK);
+    /* With its lock in our hands it is no creator's, and becomes no bus. */
+    if (rc == 0 && (lstat(path, &now) != 0 || now.st_ino != st.st_ino || now.st_dev != st.st_dev))
+        rc = -ENOENT;
+    if (rc == 0 && remove && unlink(path) != 0)
+        rc = -errno;
+    close(fd);
+    return rc;
 }
 
 /* In slices: a signal undoes an unfinished one, and would undo all of a large file again and
@@ -152,9 +218,14 @@ static int draft_allocate(int fd, const struct shr_geometry *geo)
 static int draft_link(const struct draft *draft, const char *path)
 {
     char proc[PROC_FD_BYTES];
-    if (draft->name[0] != '\0') /* in one step, so that a death leaves one name or the other */
-        return renameat2(AT_FDCWD, draft->name, AT_FDCWD, path, RENAME_NOREPLACE) == 0 ? 0 : -errno;
-    snprintf(proc, sizeof(proc), "/proc/self/fd/%d", draft->fd);
+    if (draft->name[0] != '\0') { /* in one step, so that a death leaves one name or the other */
+        if (renameat2(AT_FDCWD, draft->name, AT_FDCWD, path, RENAME_NOREPLACE) != 0)
+            return -errno;
+        draft_lock(draft->fd, F_UNLCK); /* a bus has no such lock */
+        return 0;
+    }
+    /* Of this thread: the main one, which /proc/self is, may have ended. */
+    snprintf(proc, sizeof(proc), "/proc/thread-self/fd/%d", draft->fd);
     return linkat(AT_FDCWD, proc, AT_FDCWD, path, AT_SYMLINK_FOLLOW) == 0 ? 0 : -errno;
 }
 
@@ -214,6 +285,8 @@ static int segment_build(struct shr_map *map, const struct draft *draft,
     int rc = file_page_bytes(draft->fd, &page_bytes);
     if (rc == 0)
         rc = shr_geometry_plan(geo, config, page_bytes, NULL);
+    if (rc == 0) /* The file has no pages yet. */
+        rc = shr_memory_check(draft->fd, geo->segment_bytes);
     if (rc < 0)
         return rc;
     if (getrandom(geo->id, sizeof(geo->id), 0) != (ssize_t)sizeof(geo->id))
@@ -277,7 +350,7 @@ static int open_bus(const char *path, bool writable)
 {
     /* Not blocking: somebody may have put a pipe there. */
     int flags = (writable ? O_RDWR : O_RDONLY) | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
-    int fd = open(path, flags);
+    int fd = shr_fd_apart(open(path, flags));
     if (fd >= 0)
         return fd;
     switch (errno) {

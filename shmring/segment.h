@@ -22,6 +22,7 @@
 
 #define SHR_PATH_BYTES 256u
 #define SHR_SHELF_MAX  (1u << 20)
+#define SHR_LOCK_DRAFT (1 << 22) /* the byte that the creator of a file with a draft's name locks */
 
 /* What a creator chooses. Every field must be set; shr_config_default sets all of them. */
 struct shr_config {
@@ -78,9 +79,15 @@ int shr_segment_size(const struct shr_config *config, uint64_t *bytes, const cha
 int shr_segment_path(const char *name, bool make_dir, char path[SHR_PATH_BYTES]);
 
 /* Creates and maps a bus. Blocks for as long as the kernel needs to allocate the memory.
- * -EEXIST: the name is taken (nothing was changed). -ENOSPC: the file system is too full,
- * nothing is left behind. -EINVAL/-EDOM: configuration. Else what the kernel said. */
+ * -EEXIST: the name is taken (nothing was changed). -ENOMEM: it needs more memory than there is
+ * (memory.h), nothing was allocated. -ENOSPC: the file system is too full, nothing is left behind.
+ * -EINVAL/-EDOM: configuration. Else what the kernel said. */
 int shr_segment_create(struct shr_map *map, const char *path, const struct shr_config *config);
+
+/* What a creator leaves that was killed where the file system has no files without a name: 0: path
+ * is that, and is removed if `remove`; -EBUSY: its creator is at work; -EINVAL: it is something
+ * else; or what the kernel said. */
+int shr_draft_check(const char *path, bool remove);
 
 /* Maps an existing bus; read-only if not writable. -ENOENT: none. -EACCES. -EPROTO: other layout
  * version. -EBADMSG: not a bus, truncated, or a field that does not fit. */
@@ -93,6 +100,11 @@ void shr_segment_detach(struct shr_map *map);
  * that differs. -EINVAL, -EDOM: as shr_segment_size. `node` counts if it is ≥ 0. */
 int shr_segment_matches(const struct shr_map *map, const struct shr_config *config,
                         const char **why);
+
+/* Moves a descriptor away from 0, 1 and 2, the numbers that the kernel gives when a process was
+ * started without standard streams: else its next line of output would go into the bus. Returns the
+ * new one; what is negative stays. errno is kept. */
+int shr_fd_apart(int fd);
 
 /* A descriptor for lock queries that surely is this segment's file: the one of the map, or a new
  * one if that was closed or replaced. The map keeps it. -ESTALE: the file is not at its path any

@@ -172,6 +172,9 @@ bool shr_block_copy(const struct shr_map *map, uint64_t ref, void *to, uint64_t 
  * number of chunks still waiting. */
 uint32_t shr_slab_sweep(struct shr_map *map, uint64_t head, uint64_t taken);
 
+/* How many chunks the next sweep finds without an owner, whether or not it can return them. */
+uint32_t shr_slab_orphans(const struct shr_map *map);
+
 /* Asks wholly free chunks back from those who own them; returns how many came at once. Owners that
  * allocate at this moment follow by themselves. A few microseconds for each core (membarrier). */
 uint32_t shr_slab_recall(struct shr_map *map);

@@ -12,7 +12,6 @@
  * recaller dies between, the next one still sees what is left of the run.
  */
 #include "shmring/clock.h"
-#include "shmring/peer.h"
 #include "shmring/ring.h"
 #include "shmring/slab.h"
 #include "shmring/wait.h"
@@ -141,19 +140,6 @@ uint32_t shr_slab_recall(struct shr_map *map)
 
 /* ---- reclaim --------------------------------------------------------------------------------- */
 
-/* Settles the slots of the dead, so that their chunks are seen to be orphans. */
-static void dead_sweep(struct shr_map *map, const struct shr_ring *ring)
-{
-    for (uint32_t slot = 1; slot <= map->geo.producer_cnt; slot++) {
-        struct shr_lock lock = {0};
-        if (shr_load32_acquire(&map->peers[slot].state) == SHR_PEER_FREE ||
-            shr_lock_held(map, slot) != 0 || shr_lock_take(map, slot, &lock) != 0)
-            continue;
-        shr_sweep_slot(map, ring, slot);
-        shr_lock_drop(&lock);
-    }
-}
-
 static uint32_t pool_cnt(const struct shr_map *map)
 {
     uint32_t cnt = 0;
@@ -179,7 +165,7 @@ bool shr_slab_reclaim(struct shr_heap *heap, bool late)
     struct shr_ring ring;
     shr_ring_init(&ring, map);
     uint32_t before = pool_cnt(map);
-    dead_sweep(map, &ring);
+    shr_sweep_dead(map, &ring, false); /* so that their chunks are seen to be orphans */
     uint64_t head = shr_load_acquire(&ring.hot->head);
     /* edge R6 acquire: what is taken, before the hands that took it. */
     shr_slab_sweep(map, head, shr_load_acquire(ring.free));

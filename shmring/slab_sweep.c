@@ -233,6 +233,17 @@ static bool is_orphan(uint64_t word)
     return (word & (SHR_OWNER_ORPHAN | SHR_OWNER_RECALLED)) == SHR_OWNER_ORPHAN;
 }
 
+uint32_t shr_slab_orphans(const struct shr_map *map)
+{
+    uint32_t cnt = 0;
+    for (uint32_t i = 0; i < map->geo.chunk_cnt; i++) {
+        /* edge S4 acquire: as for the sweep, which decides; this only counts. */
+        uint64_t word = shr_load_acquire(&map->owners[i]);
+        cnt += word != 0 && (is_orphan(word) || owner_is_gone(map, word));
+    }
+    return cnt;
+}
+
 /* Whether all that the owner could have put into the ring is taken. */
 static bool orphan_is_due(uint64_t word, uint64_t taken)
 {

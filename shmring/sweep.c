@@ -2,6 +2,7 @@
 #include "shmring/peer.h"
 #include "shmring/ring.h"
 #include "shmring/slab.h"
+#include "shmring/wait.h"
 
 /* The dead owner claimed pos exactly. Its cell is returned at once, so that nobody need be
  * patient with it, or quarantine it for long. */
@@ -45,21 +46,59 @@ bool shr_sweep_slot(struct shr_map *map, const struct shr_ring *ring, uint32_t s
     return true;
 }
 
-/* Sweeps each used slot whose owner is dead. Returns how many must wait. */
-static uint32_t sweep_dead(struct shr_map *map, const struct shr_ring *ring)
+uint32_t shr_sweep_dead(struct shr_map *map, const struct shr_ring *ring, bool consumer)
 {
     uint32_t left = 0;
     for (uint32_t slot = 1; slot <= map->geo.producer_cnt; slot++) {
         if (shr_load32_acquire(&map->peers[slot].state) == SHR_PEER_FREE)
             continue;
         struct shr_lock lock = {0};
-        if (shr_lock_held(map, slot) != 0 || shr_lock_take(map, slot, &lock) != 0)
-            continue; /* alive */
+        if (shr_lock_held(map, slot) != 0 || shr_lock_take_dead(map, slot, consumer, &lock) != 0)
+            continue; /* alive, or settled by somebody else just now */
         if (!shr_sweep_slot(map, ring, slot))
             left++;
         shr_lock_drop(&lock);
     }
     return left;
+}
+
+/* What the records of those who live say of a revoked cell. The dead are swept before. */
+enum claim {
+    CLAIM_NONE,    /* nobody stores into it any more */
+    CLAIM_INEXACT, /* somebody may have claimed it, and has not said which one */
+    CLAIM_EXACT,   /* somebody claimed it, and may be storing into it */
+};
+
+static enum claim find_claim(const struct shr_map *map, uint64_t pos)
+{
+    enum claim found = CLAIM_NONE;
+    for (uint32_t slot = 1; slot <= map->geo.producer_cnt; slot++) {
+        /* edge R7 acquire: a claim that is gone left its stores behind it. */
+        uint64_t busy = shr_load_acquire(&map->peers[slot].busy);
+        if (busy == (pos << 1 | SHR_BUSY_EXACT))
+            return CLAIM_EXACT;
+        if (busy != 0 && (busy & SHR_BUSY_EXACT) == 0 && (int64_t)(pos - (busy >> 1)) >= 0)
+            found = CLAIM_INEXACT;
+    }
+    return found;
+}
+
+/* Returns a quarantined cell that is claimed less than `least`. What pins it; CLAIM_NONE: it is in
+ * quarantine no more. */
+static enum claim give_back(const struct shr_map *map, const struct shr_ring *ring, uint64_t pos,
+                            enum claim least)
+{
+    struct shr_cell *cell = shr_cell_at(ring, pos);
+    /* edge R8 acquire: who revoked pos saw its claim, so we see its announcement. */
+    uint64_t state = shr_load_acquire(&cell->state);
+    if (state != shr_state(pos, SHR_TAG_REVOKED))
+        return CLAIM_NONE;
+    enum claim claim = find_claim(map, pos);
+    if (claim >= least)
+        return claim;
+    /* edge R7 release: on behalf of the producer. If this fails, it has returned the cell. */
+    shr_cas_acq_rel(&cell->state, state, shr_state(pos, SHR_TAG_RETURNED));
+    return CLAIM_NONE;
 }
 
 static void suspect(struct shr_sweeper *sweeper, uint64_t pos)
@@ -95,54 +134,56 @@ static void gather_suspects(struct shr_map *map, const struct shr_ring *ring,
         return;
     sweeper->scan = false;
     sweeper->pos_cnt = 0;
+    sweeper->unlisted = 0;
     for (uint32_t i = 0; i < ring->cell_cnt; i++) {
         uint64_t state = shr_load_acquire(&ring->cells[i].state);
-        if (shr_state_tag(state) == SHR_TAG_REVOKED)
-            suspect(sweeper, shr_state_pos(state));
-    }
-}
-
-/* Whether a producer that lives may still store into the cell of pos. The dead are swept before. */
-static bool may_be_written(const struct shr_map *map, uint64_t pos)
-{
-    for (uint32_t slot = 1; slot <= map->geo.producer_cnt; slot++) {
-        /* edge R7 acquire: a claim that is gone left its stores behind it. */
-        uint64_t busy = shr_load_acquire(&map->peers[slot].busy);
-        if (busy == 0)
+        uint64_t pos = shr_state_pos(state);
+        /* Only those that cannot come back now are remembered: they must not hide the others. */
+        if (shr_state_tag(state) != SHR_TAG_REVOKED ||
+            give_back(map, ring, pos, CLAIM_INEXACT) == CLAIM_NONE)
             continue;
-        bool exact = (busy & SHR_BUSY_EXACT) != 0;
-        if (exact ? busy >> 1 == pos : (int64_t)(pos - (busy >> 1)) >= 0)
-            return true;
+        sweeper->unlisted += sweeper->pos_cnt == SHR_SUSPECTS;
+        suspect(sweeper, pos);
     }
-    return false;
 }
 
-static uint32_t sweep_revoked(struct shr_map *map, const struct shr_ring *ring,
-                              struct shr_sweeper *sweeper)
+/* Returns the suspects that are claimed less than `least`. True: some are left that only an
+ * inexact record pins. */
+static bool return_suspects(const struct shr_map *map, const struct shr_ring *ring,
+                            struct shr_sweeper *sweeper, enum claim least)
 {
     uint32_t kept = 0;
+    bool inexact = false;
     for (uint32_t i = 0; i < sweeper->pos_cnt; i++) {
-        uint64_t pos = sweeper->pos[i];
-        struct shr_cell *cell = shr_cell_at(ring, pos);
-        /* edge R8 acquire: who revoked pos saw its claim, so we see its announcement. */
-        uint64_t state = shr_load_acquire(&cell->state);
-        if (state != shr_state(pos, SHR_TAG_REVOKED))
-            continue;
-        /* edge R7 release: on behalf of the producer. */
-        if (may_be_written(map, pos) ||
-            !shr_cas_acq_rel(&cell->state, state, shr_state(pos, SHR_TAG_RETURNED)))
-            sweeper->pos[kept++] = pos;
+        enum claim claim = give_back(map, ring, sweeper->pos[i], least);
+        inexact |= claim == CLAIM_INEXACT;
+        if (claim != CLAIM_NONE)
+            sweeper->pos[kept++] = sweeper->pos[i];
     }
     sweeper->pos_cnt = kept;
-    return kept;
+    return inexact;
+}
+
+static uint32_t sweep_revoked(const struct shr_map *map, const struct shr_ring *ring,
+                              struct shr_sweeper *sweeper)
+{
+    /* A producer that is stopped between its two announcements would pin every cell that is revoked
+     * from then on, until none is left. But it has not looked at its cell yet, or its second
+     * announcement is on its way to us. The barrier brings that; and who looks behind the barrier
+     * sees that the cell is revoked, and leaves it alone.
+     * edge R9 acquire: the records that we read now are those of the looks before the barrier. */
+    if (return_suspects(map, ring, sweeper, CLAIM_INEXACT) &&
+        (shr_wait_barrier() || map->geo.wakers_fence != 0))
+        return_suspects(map, ring, sweeper, CLAIM_EXACT);
+    return sweeper->pos_cnt;
 }
 
 uint32_t shr_sweep(struct shr_map *map, const struct shr_ring *ring, struct shr_sweeper *sweeper,
                    uint32_t *quarantined)
 {
-    uint32_t dead = sweep_dead(map, ring);
+    uint32_t dead = shr_sweep_dead(map, ring, true);
     gather_suspects(map, ring, sweeper);
-    *quarantined = sweep_revoked(map, ring, sweeper);
+    *quarantined = sweep_revoked(map, ring, sweeper) + sweeper->unlisted;
     uint64_t head = shr_load_acquire(&ring->hot->head);
     uint64_t taken = shr_load_acquire(ring->free);
     return dead + *quarantined + shr_slab_sweep(map, head, taken);

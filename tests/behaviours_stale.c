@@ -53,7 +53,8 @@ static int handle_nothing(struct geb_context *ctx, const struct geb_event *event
     X(geb_watch_topics(h, &(struct geb_topic_row){.topic = 0}, 1))                    \
     X(geb_watch_handlers(h, &(struct geb_handler_row){.topic = 0}, 1))                \
     X(geb_watch_errors(h, &(struct geb_error_row){0}, 1))                             \
-    X(geb_watch_slabs(h, &(struct geb_slab_row){0}, 1))
+    X(geb_watch_slabs(h, &(struct geb_slab_row){0}, 1))                               \
+    X(geb_watch_repair(h, &(struct geb_repair)GEB_REPAIR_INIT))
 
 /* Runs the call; what is not as expected is said and counted. */
 #define CHECK_CALL(call)                                                  \

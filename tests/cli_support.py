@@ -1,7 +1,9 @@
 """What the end-to-end tests of the geb command share. A test runs in a directory of buses of its
 own, which is gone afterwards, with every process that it started."""
 import os
+import pty
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -9,9 +11,31 @@ import time
 
 BUILD = os.environ['GEB_BUILD']
 GEB = os.path.join(BUILD, 'tools', 'geb')
+TOP = os.path.join(BUILD, 'tools', 'geb-top')
 LONG = os.environ.get('GEB_TEST_DEPTH') == 'long'
 failures = []
 started = []
+
+
+def guard(*directories):
+    """From here on nothing outlives this test, however it ends: a shell waits until our end of its
+    pipe is closed, then kills our process group and removes the directories. Nothing but our end
+    closes it: it is a bare number, which the interpreter does not tidy away before."""
+    if os.getpgrp() != os.getpid():
+        os.setpgrp()
+    reader, _ = os.pipe()
+    subprocess.Popen(['sh', '-c', 'read -r _; kill -9 -- "-$0" 2>/dev/null; rm -rf -- "$@"',
+                      str(os.getpid()), *directories], stdin=reader, stdout=subprocess.DEVNULL,
+                     stderr=subprocess.DEVNULL, start_new_session=True)
+    os.close(reader)
+
+
+def buses_make():
+    """GEB_DIR is a fresh directory from here on, in shared memory if there is some."""
+    shm = '/dev/shm' if os.access('/dev/shm', os.W_OK) else None
+    os.environ['GEB_DIR'] = tempfile.mkdtemp(prefix='geb-test-', dir=shm)
+    os.environ.pop('GEB_BUS', None)
+    guard(os.environ['GEB_DIR'])
 
 
 def check(ok, what):
@@ -33,6 +57,12 @@ def geb(*args, stdin=b'', env=None, **more):
                           env={**os.environ, **(env or {})}, **more)
 
 
+def top(*args):
+    """Runs geb-top to its end."""
+    return subprocess.run([TOP, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False,
+                          timeout=600)
+
+
 def start(*args, **more):
     """Starts geb; it is killed at the end of the test if it is still there."""
     for stream in ('stdin', 'stdout', 'stderr'):
@@ -40,6 +70,12 @@ def start(*args, **more):
     process = subprocess.Popen([GEB, *args], **more)
     started.append(process)
     return process
+
+
+def stop(process):
+    """Stops a process, and waits until it is."""
+    process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED)
 
 
 def end(process, what, code, says=b''):
@@ -61,6 +97,28 @@ def expect(code, says, *args, **more):
           + ('' if run.returncode == code and says in text
              else f'; it says {(run.stdout or b"")[-300:]} {run.stderr[-500:]}'))
     return run
+
+
+def with_terminal(*args, term='vt100', **more):
+    """Starts geb with a terminal for its messages. Returns the process and a file to read them."""
+    master, slave = pty.openpty()
+    env = {k: v for k, v in os.environ.items() if k != 'TERM'}
+    env.update({'TERM': term} if term else {})
+    process = start(*args, stderr=slave, env=env, **more)
+    os.close(slave)
+    return process, master
+
+
+def terminal_text(process, master):
+    """What the terminal got until the process ended, and its exit code."""
+    text = b''
+    try:
+        while part := os.read(master, 65536):
+            text += part
+    except OSError:  # the other side is closed
+        pass
+    os.close(master)
+    return text, process.wait(timeout=60)
 
 
 def wait_for(what, test, seconds=60):
@@ -88,9 +146,7 @@ def path(name):
 
 def run(*parts):
     """Runs the parts of a test and ends the process."""
-    shm = '/dev/shm' if os.access('/dev/shm', os.W_OK) else None
-    os.environ['GEB_DIR'] = tempfile.mkdtemp(prefix='geb-test-', dir=shm)
-    os.environ.pop('GEB_BUS', None)
+    buses_make()
     try:
         for part in parts:
             print(f'--    {part.__name__}: {part.__doc__}', flush=True)

@@ -120,10 +120,15 @@ static int on_event(struct geb_context *ctx, const struct geb_event *event, void
 
 /* ---- the bus --------------------------------------------------------------------------------- */
 
+int crash_on(struct crash_world *w, const char *topic)
+{
+    return geb_on(w->bus, topic, on_event, w->ledger);
+}
+
 static int take_over(struct crash_world *w)
 {
     w->bus->consumer.taker.now_ns = crash_clock;
-    return geb_on(w->bus, "events", on_event, w->ledger);
+    return crash_on(w, "events");
 }
 
 int crash_open(struct crash_world *w)
@@ -138,8 +143,8 @@ void crash_config(const struct crash_world *w, struct geb_config *config)
     config->policy = w->policy;
     config->exclusive = w->exclusive;
     config->capacity = w->capacity != 0 ? w->capacity : 4;
-    config->producers = w->exclusive ? 1 : 2;
-    config->topics = 4;
+    config->producers = w->exclusive ? 1 : w->producers != 0 ? w->producers : 2;
+    config->topics = 5;
     config->patience_ns = CRASH_PATIENCE_NS;
     config->sample_shift = 20;
     config->slab_bytes = w->slab_bytes != 0 ? w->slab_bytes : 2 * SHR_CHUNK_BYTES;
@@ -155,6 +160,7 @@ int crash_create(struct crash_world *w)
     static uint32_t worlds;
     char path[SHR_PATH_BYTES];
     struct geb_config config;
+    crash_set_ahead(0);
     crash_config(w, &config);
     if (w->ledger == NULL)
         w->ledger = support_shared(sizeof(*w->ledger));
@@ -298,6 +304,21 @@ int crash_go_on(struct crash_world *w, struct crash_sender *s, enum crash_kind k
 {
     for (uint32_t i = 0; i < cnt; i++)
         CRASH_TRY(crash_send_and_poll(w, s, i % 2 != 0 ? kind : CRASH_INLINE));
+    return 0;
+}
+
+uint32_t crash_stop_events(void)
+{
+    return support_depth() == SUPPORT_QUICK ? 100 : 1000;
+}
+
+int crash_beside(struct crash_world *w, struct crash_sender *s, enum crash_kind kind, uint32_t cnt)
+{
+    for (uint32_t i = 0; i < cnt; i++) {
+        CRASH_TRY(crash_send_and_poll(w, s, kind));
+        if (i % 50 == 0)
+            crash_sweep(w);
+    }
     return 0;
 }
 

@@ -81,7 +81,8 @@ struct crash_world {
     enum geb_policy policy;
     bool exclusive;
     enum crash_kind kind;
-    uint32_t capacity; /* 0: 4 */
+    uint32_t capacity;  /* 0: 4 */
+    uint32_t producers; /* 0: 2; exclusive: 1 */
     uint32_t slab_bytes;
     uint32_t max_event;
     bool variant; /* the suite's own */
@@ -131,6 +132,9 @@ void crash_config(const struct crash_world *w, struct geb_config *config);
 /* Opens the bus as its consumer, with the handlers. In the test or in a child. */
 int crash_open(struct crash_world *w);
 
+/* Gives a topic the handler that "events" has. 0 or what geb said. */
+int crash_on(struct crash_world *w, const char *topic);
+
 /* What the handler does first: notes that it began with an event. False: the event is torn. */
 bool crash_begin_event(struct crash_ledger *ledger, const struct geb_event *event, uint32_t *who,
                        uint32_t *seq);
@@ -153,8 +157,25 @@ int crash_publish_now(struct crash_sender *s, enum crash_kind kind);
 /* Sends cnt events, every other one of this kind, with a poll after each. */
 int crash_go_on(struct crash_world *w, struct crash_sender *s, enum crash_kind kind, uint32_t cnt);
 
+/* As crash_send_and_poll, cnt times, with a sweep now and then: beside somebody who is stopped. */
+int crash_beside(struct crash_world *w, struct crash_sender *s, enum crash_kind kind, uint32_t cnt);
+/* How many of these: a thousand, but a hundred in the quick form. */
+uint32_t crash_stop_events(void);
+
 /* A new producer takes the victim's slot, finds memory for `kind`, and leaves. */
 int crash_join_again(struct crash_world *w, uint32_t who, enum crash_kind kind);
+
+/* A producer of a child that died and has not been swept, in the slot that the victim will get.
+ * Also a block that nobody knows of, unless w->kind is in line. */
+enum crash_dead {
+    CRASH_DEAD_NONE,
+    CRASH_DEAD_IDLE,      /* between two calls */
+    CRASH_DEAD_CLAIM,     /* claimed, and said which position */
+    CRASH_DEAD_INEXACT,   /* claimed, and did not say so yet */
+    CRASH_DEAD_UNCOUNTED, /* committed w->kind, and did not count it */
+    CRASH_DEAD_HAND,      /* dropped the oldest event, and did not free its block */
+};
+int crash_let_die(struct crash_world *w, enum crash_dead how);
 
 /* After a kill: the account closes, and the victim's last call was accepted whole or not at all;
  * notes in the ledger which. */
@@ -202,12 +223,48 @@ int crash_blocks_free(const struct crash_world *w);
 /* Nothing is left in the segment: nobody takes part but the consumer, which has drained. */
 int crash_clean(struct crash_world *w);
 
+/* ---- copies of the segment ------------------------------------------------------------------- */
+
+/* A segment without its payloads, and the ledger, at point k of a region. */
+struct crash_image {
+    unsigned char *bytes;
+    struct crash_ledger *ledger;
+    size_t k;
+};
+
+void crash_image_save(struct crash_image *image, const struct crash_world *w, size_t k);
+/* `writable` is the test's own map of the bus. Nobody may take part in it. */
+void crash_image_restore(const struct crash_image *image, struct crash_world *w,
+                         struct shr_map *writable);
+void crash_image_free(struct crash_image *image);
+
+/* What of a segment a recovery is about: positions, cells and the bodies that are whole, slots,
+ * hands, chunks, blocks, topics, the account. Not: counters, epochs, names, times, notes. */
+#define CRASH_DIGEST_WORDS 4096u
+struct crash_digest {
+    struct crash_digest_word {
+        const char *what;
+        uint64_t value;
+        uint32_t index;
+    } word[CRASH_DIGEST_WORDS];
+    uint32_t cnt;
+};
+
+int crash_digest(struct crash_digest *d, const struct shr_map *map);
+bool crash_digest_same(const struct crash_digest *a, const struct crash_digest *b);
+/* Prints where they differ. */
+void crash_digest_explain(const struct crash_digest *a, const struct crash_digest *b);
+
 /* ---- the region's clock ---------------------------------------------------------------------- */
 
 /* The kernel's clock_gettime takes a longer way now and then, so a region that reads the time would
  * not always have the same instructions. Each suite has CRASH_CLOCK_GETTIME once; a child calls
  * crash_steady_clock last thing in prepare, and from then on each look is a microsecond later. */
 void crash_steady_clock(void);
+/* In the test: its clock is so far ahead of the kernel's, until the next crash_create. */
+void crash_set_ahead(uint64_t ns);
+/* As crash_steady_clock, an hour ahead: no sleep ends by itself, so one that nobody wakes hangs. */
+void crash_far_clock(void);
 void crash_steady_clock_at(uint64_t now_ns); /* the same, from another time on */
 int crash_clock_gettime(clockid_t id, struct timespec *time);
 #define CRASH_CLOCK_GETTIME                                \
@@ -226,7 +283,13 @@ size_t crash_every(size_t n);
 
 extern unsigned crash_leftovers; /* buses that were not clean at their end */
 
-/* Runs a scenario over the world and adds to the totals; 0 if every point was reached and good. */
+/* For step_scenario.same: whether all that outlives the child is as at the last call: the segment,
+ * the ledger, the names in the directory. Payloads do not count, since nobody reads them before a
+ * commit. A suite whose child leaves other things has a function of its own. */
+bool crash_same(void *user);
+
+/* In the quick form a child is killed where crash_same says no, and only stepped through elsewhere.
+ * Runs a scenario over the world and adds to the totals; 0 if every point was reached and good. */
 int crash_run(struct step_scenario *scenario, enum step_action action, step_check_fn *check,
               const char *format, ...) __attribute__((format(printf, 4, 5)));
 

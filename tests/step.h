@@ -98,6 +98,11 @@ struct step_scenario {
      * STEP_OFFSET in the environment go before these. */
     size_t every;
     size_t offset;
+    /* In the tracer, at each point of the first walk: whether a kill here would leave exactly what
+     * one at the point before does, since nothing that outlives the child differs. Such points are
+     * stepped through, and not killed at: they count as reached. Of STEP_KILL only, and not where
+     * the way varies. */
+    bool (*same)(void *user);
 };
 
 enum step_state {
@@ -126,6 +131,7 @@ struct step_point {
     uint32_t steps;      /* single steps to it, repetitions included */
     uint32_t occurrence; /* at which arrival at this address, from 1 */
     uint32_t anchor; /* cheapest reached by a breakpoint at this point and steps; 0: steps alone */
+    bool same;       /* scenario->same said so */
 };
 
 struct step_walk {
@@ -145,6 +151,7 @@ struct step_result {
     size_t instructions; /* of the region */
     size_t due;          /* points of these, by every and offset, that had to be reached */
     size_t reached;      /* points reached and checked; more than due if the walk varies */
+    size_t same;         /* of these, points that were as the one before: scenario->same */
     size_t failed;       /* points where the check failed, or the child died on the way */
     size_t first_failed; /* the lowest of these; SIZE_MAX: none */
     bool varies;

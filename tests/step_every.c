@@ -43,7 +43,13 @@ static int walk_add(struct step_walk *walk, const struct step_child *child)
         walk->points = points;
         walk->room = room;
     }
-    walk->points[walk->count++] = (struct step_point){child->rip, (uint32_t)child->steps, 0, 0};
+    const struct step_scenario *s = child->scenario;
+    walk->points[walk->count] = (struct step_point){
+        .rip = child->rip,
+        .steps = (uint32_t)child->steps,
+        .same = s->same != NULL && s->same(s->user) && walk->count != 0,
+    };
+    walk->count++;
     return 0;
 }
 
@@ -260,6 +266,8 @@ static int summarize(const struct drive *drive, size_t every, size_t offset)
         printf(" (1 in %zu of %zu instructions, from %zu)", every, result->instructions, offset);
     if (result->varies)
         printf(" (the way varies; at least %zu)", result->instructions);
+    if (result->same != 0)
+        printf(" (%zu kills: the others leave the same)", result->reached - result->same);
     if (!whole)
         printf(" (ONLY %zu OF %zu POINTS REACHED)", result->reached, result->due);
     printf("\n");
@@ -285,6 +293,11 @@ int step_every(const struct step_scenario *scenario, enum step_action action, st
     for (size_t k = offset; rc == 0; k += every) {
         if (k >= drive.walk.count && !drive.walk.varies)
             break;
+        if (action == STEP_KILL && !drive.walk.varies && drive.walk.points[k].same) {
+            result->reached++;
+            result->same++;
+            continue;
+        }
         rc = visit(&drive, k);
         if (rc == 1 && k >= drive.walk.count)
             break;

@@ -41,6 +41,19 @@ bool stress_same(const unsigned char *data, size_t bytes, uint32_t producer, uin
     return true;
 }
 
+bool stress_whole(const unsigned char *data, size_t bytes, uint32_t producer, uint64_t serial,
+                  bool named)
+{
+    uint64_t head[2] = {producer, serial};
+    if (!named)
+        return stress_same(data, bytes, producer, serial);
+    unsigned char whole[STRESS_BYTES];
+    if (bytes < sizeof(head) || bytes > sizeof(whole) || memcmp(data, head, sizeof(head)) != 0)
+        return false;
+    stress_fill(whole, bytes, producer, serial);
+    return memcmp(data + sizeof(head), whole + sizeof(head), bytes - sizeof(head)) == 0;
+}
+
 uint64_t stress_events(uint64_t quick)
 {
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
@@ -75,12 +88,6 @@ void stress_pin(uint32_t nth)
 
 /* ---- producers ------------------------------------------------------------------------------- */
 
-struct plan {
-    uint32_t cnt; /* events */
-    uint32_t bytes[STRESS_BATCH];
-    bool loan, options;
-};
-
 static uint32_t plan_bytes(const struct stress_case *c, uint32_t id, uint64_t serial)
 {
     uint64_t r = stress_hash(id, serial, 1);
@@ -89,7 +96,7 @@ static uint32_t plan_bytes(const struct stress_case *c, uint32_t id, uint64_t se
     return least + (uint32_t)(r >> 8) % (most - least + 1);
 }
 
-static struct plan plan_next(const struct stress_case *c, uint32_t id, uint64_t serial)
+struct plan stress_plan(const struct stress_case *c, uint32_t id, uint64_t serial)
 {
     struct plan plan = {.cnt = 1};
     uint64_t r = stress_hash(id, serial, 2);
@@ -102,7 +109,9 @@ static struct plan plan_next(const struct stress_case *c, uint32_t id, uint64_t 
     for (uint32_t i = 0; c->kill_every != 0 && i < plan.cnt; i++)
         plan.bytes[i] = plan.bytes[i] < 16 ? 16 : plan.bytes[i];
     plan.options = r % 8 == 1;
-    if (plan.options && plan.bytes[0] > 24)
+    if (c->fates && plan.cnt == 1 && (r % 32 == 3 || r % 32 == 4))
+        plan.fate = r % 32 == 3 ? PLAN_EXPIRED : PLAN_UNWANTED;
+    if ((plan.options || plan.fate == PLAN_EXPIRED) && plan.bytes[0] > 24)
         plan.bytes[0] -= 8; /* an id takes room in the cell */
     plan.loan = c->mixed && r % 8 == 2 && plan.bytes[0] != 0;
     return plan;
@@ -150,46 +159,47 @@ static int publish_plan(struct geb_producer *me, uint32_t id, uint64_t serial,
         message[i] = (struct geb_message){
             .topic = run.topic, .len = plan->bytes[i], .data = buffer[i], .key = serial + i};
     }
+    struct geb_options options = GEB_OPTIONS_INIT;
     if (plan->cnt > 1)
         return geb_publish_batch(me, message, plan->cnt, NULL);
+    if (plan->fate == PLAN_EXPIRED) {
+        options.deadline_ns = 1;
+        return geb_publish_with(me, run.topic, buffer[0], plan->bytes[0], &options);
+    }
     if (!plan->options)
-        return geb_publish(me, run.topic, buffer[0], plan->bytes[0]);
-    struct geb_options options = GEB_OPTIONS_INIT;
+        return geb_publish(me, plan->fate == PLAN_UNWANTED ? run.unwanted : run.topic, buffer[0],
+                           plan->bytes[0]);
     options.id = serial;
     options.key = ~serial;
     return geb_publish_with(me, run.topic, buffer[0], plan->bytes[0], &options);
 }
 
-static void publish_next(struct geb_producer *me, uint32_t id, uint64_t serial,
-                         const struct plan *plan)
+void stress_publish(struct geb_producer *me, uint32_t id, uint64_t serial, const struct plan *plan)
 {
     struct ledger *ledger = &run.board->ledger[id];
-    bool ticketed = stress_hash(id, serial, 3) % 4 == 0;
-    uint64_t begin = ticketed ? shr_fetch_add_acq_rel(&run.board->ticket, 1) : 0;
-    for (uint32_t i = 0; i < plan->cnt; i++) {
-        struct note *note = &ledger->notes[serial + i];
-        shr_store32_relaxed(&note->bytes, plan->bytes[i]);
-        shr_store32_relaxed(&note->part, i << 16 | plan->cnt);
-        shr_store_relaxed(&note->begin, begin);
-    }
+    uint32_t stint = shr_load32_relaxed(&ledger->stints);
+    while (serial + plan->cnt > shr_load_acquire(&ledger->checked) + run.mask)
+        sched_yield();
+    uint64_t begin_ns = geb_now();
+    for (uint32_t i = 0; i < plan->cnt; i++)
+        history_note_begin(&ledger->notes[(serial + i) & run.mask], plan->bytes[i],
+                           i << 16 | plan->cnt, stint, plan->fate != PLAN_HEARD, begin_ns);
     shr_store_release(&ledger->begun, serial + plan->cnt - 1);
     for (int rc; (rc = publish_plan(me, id, serial, plan)) != 0;) {
-        SUPPORT_CHECK(rc == -EAGAIN || rc == -ENOBUFS);
+        SUPPORT_CHECK(rc == -EAGAIN || rc == -ENOBUFS || (rc == -EPIPE && run.c->fates));
         SUPPORT_CHECK(rc != -EAGAIN || run.c->policy == GEB_RETURN_ERROR);
         SUPPORT_CHECK(rc != -ENOBUFS || run.c->policy != GEB_BLOCK);
         shr_store_relaxed(&ledger->refused, shr_load_relaxed(&ledger->refused) + 1);
         sched_yield();
     }
-    if (ticketed) {
-        uint64_t end = shr_fetch_add_acq_rel(&run.board->ticket, 1);
-        for (uint32_t i = 0; i < plan->cnt; i++)
-            shr_store_release(&ledger->notes[serial + i].end, end);
-    }
+    uint64_t end_ns = geb_now();
+    for (uint32_t i = 0; i < plan->cnt; i++)
+        shr_store_release(&ledger->notes[(serial + i) & run.mask].end_ns, end_ns);
     shr_store_release(&ledger->done, serial + plan->cnt - 1);
 }
 
 /* Now and then somebody else's turn, so that rings are full at times and empty at times. */
-static void dawdle(uint64_t r)
+void stress_dawdle(uint64_t r)
 {
     if (r % 32 == 0)
         sched_yield();
@@ -217,6 +227,13 @@ static void hold_up(int signal_number)
     errno = saved;
 }
 
+void stress_interrupts(bool on)
+{
+    signal(SIGALRM, on ? hold_up : SIG_IGN);
+    if (on)
+        arm();
+}
+
 int stress_produce(void *arg)
 {
     uint32_t id = *(uint32_t *)arg;
@@ -232,17 +249,17 @@ int stress_produce(void *arg)
         shr_fetch_add_acq_rel(&run.board->joined, 1);
     while (shr_load_acquire(&run.board->joined) < run.c->producers)
         sched_yield();
-    if (run.c->interrupts) {
-        signal(SIGALRM, hold_up);
-        arm();
-    }
+    if (run.c->interrupts)
+        stress_interrupts(true);
+    shr_store32_relaxed(&ledger->stints, shr_load32_relaxed(&ledger->stints) + 1);
     for (uint64_t serial = shr_load_relaxed(&ledger->begun) + 1; serial <= run.c->events;) {
-        struct plan plan = plan_next(run.c, id, serial);
-        publish_next(me, id, serial, &plan);
+        struct plan plan = stress_plan(run.c, id, serial);
+        stress_publish(me, id, serial, &plan);
         serial += plan.cnt;
-        dawdle(stress_hash(id, serial, 4));
+        if (!run.c->flat_out)
+            stress_dawdle(stress_hash(id, serial, 4));
     }
-    signal(SIGALRM, SIG_IGN);
+    stress_interrupts(false);
     SUPPORT_CHECK(geb_leave(me) == 0);
     shr_store_release(&ledger->finished, 1);
     return 0;

@@ -3,11 +3,14 @@
  *
  * Method: threads publish through shmring's own functions; every few events one takes shr_publish
  * apart and waits between its steps for longer than the patience, so that claims are revoked, cells
- * quarantined and returned, all the time. The consumer checks order, loss, payload and the account.
+ * quarantined and returned, all the time. Each delivery goes through the checker of histories
+ * (history.h), and the account is compared with it.
  */
+#include "shmring/clock.h"
 #include "shmring/consume.h"
 #include "shmring/peer.h"
 #include "shmring/slab.h"
+#include "tests/history.h"
 #include "tests/stress_support.h"
 #include "tests/support.h"
 
@@ -26,6 +29,9 @@
 static struct shr_map map;
 static uint64_t events;
 static shr_a32 finished;
+static struct history history;
+static struct history_note *notes[THREADS]; /* by number, which is the serial */
+static shr_a64 begun[THREADS];
 
 static void dawdle(uint64_t r)
 {
@@ -83,6 +89,12 @@ static void compose(uint64_t words[SHR_CELL_WORDS], struct shr_heap *heap, uint3
     }
 }
 
+static uint32_t bytes_of(const uint64_t words[SHR_CELL_WORDS])
+{
+    uint64_t meta = words[SHR_WORD_META];
+    return shr_meta_flags(meta) != 0 ? SLAB_BYTES : shr_meta_bytes(meta);
+}
+
 static void *produce(void *arg)
 {
     uint32_t slot = *(uint32_t *)arg;
@@ -98,35 +110,77 @@ static void *produce(void *arg)
         abort();
     for (uint64_t number = 1; number <= events; number++) {
         uint64_t r = stress_hash(slot, number, 7);
+        struct history_note *note = &notes[slot - 1][number];
         compose(words, &heap, slot, number);
+        history_note_begin(note, bytes_of(words), 1, 1, false, shr_now_ns());
+        shr_store_release(&begun[slot - 1], number);
         while (r % 8 == 0 ? !publish_slowly(&w, words, r) : shr_publish(&w, words, 1) < 0) {
             if (map.geo.policy == SHR_DROP_OLDEST)
                 shr_drop(&k, &map, true);
             else
                 sched_yield();
         }
+        shr_store_release(&note->end_ns, shr_now_ns());
     }
     shr_heap_fini(&heap);
     shr_fetch_add32_release(&finished, 1);
     return NULL;
 }
 
-static void check(const struct shr_item *item, uint64_t last[THREADS + 1])
+static void check(const struct shr_item *item)
 {
-    if (!stress_same(item->data, item->bytes, item->slot, item->number))
-        fail_msg("slot %u, number %llu: torn", item->slot, (unsigned long long)item->number);
-    if (item->number <= last[item->slot])
-        fail_msg("slot %u, number %llu: order", item->slot, (unsigned long long)item->number);
-    if (map.geo.policy != SHR_DROP_OLDEST)
-        assert_int_equal(item->number, last[item->slot] + 1);
-    last[item->slot] = item->number;
+    struct history_row row = {
+        .serial = item->number,
+        .number = item->number,
+        .position = item->pos,
+        .producer = item->slot - 1,
+        .slot = item->slot,
+        .bytes = item->bytes,
+        .whole = stress_same(item->data, item->bytes, item->slot, item->number),
+        .finished = true,
+    };
+    enum history_fault fault = history_add(&history, &row);
+    if (fault != HISTORY_FINE)
+        fail_msg("slot %u, number %llu, position %llu: %s", item->slot,
+                 (unsigned long long)item->number, (unsigned long long)item->pos,
+                 history_text(fault));
+}
+
+static void history_open(void)
+{
+    history = (struct history){
+        .drops = map.geo.policy == SHR_DROP_OLDEST, .producers = THREADS, .slots = THREADS};
+    for (history.mask = 1; history.mask < events;)
+        history.mask = history.mask * 2 + 1;
+    for (uint32_t p = 0; p < THREADS; p++) {
+        shr_store_relaxed(&begun[p], 0);
+        notes[p] = calloc(history.mask + 1, sizeof(*notes[p]));
+        assert_non_null(notes[p]);
+        history.notes[p] = notes[p];
+        history.begun[p] = &begun[p];
+    }
+    history_begin(&history);
+}
+
+/* Returns how many events had been published and did not come. */
+static uint64_t history_close(void)
+{
+    uint64_t missing = 0;
+    for (uint32_t p = 0; p < THREADS; p++) {
+        assert_int_equal(history_pass(&history, p, events), HISTORY_FINE);
+        missing += history.missing[p];
+        free(notes[p]);
+    }
+    assert_int_equal(history_end(&history), HISTORY_FINE);
+    history_free(&history);
+    return missing;
 }
 
 /* Returns how many were delivered. */
 static uint64_t consume(void)
 {
     static struct shr_sweeper sweeper;
-    uint64_t last[THREADS + 1] = {0}, cnt = 0, looks = 0;
+    uint64_t cnt = 0, looks = 0;
     struct shr_consumer c;
     struct shr_item item;
     uint32_t quarantined;
@@ -135,7 +189,7 @@ static uint64_t consume(void)
     for (uint32_t empty = 0; empty < 1000; looks++) {
         bool over = shr_load32_acquire(&finished) == THREADS;
         if (shr_next(&c, &item) != 0) {
-            check(&item, last);
+            check(&item);
             shr_finish(&c, &item, SHR_COL_DELIVERED);
             shr_flush_batch(&c);
             if (cnt++ % 1024 == 0)
@@ -156,7 +210,7 @@ static uint64_t consume(void)
     return cnt;
 }
 
-static void check_counts(uint64_t cnt)
+static void check_counts(uint64_t cnt, uint64_t missing)
 {
     struct shr_account account;
     uint64_t revoked = 0, returned = 0, given_back = 0;
@@ -173,7 +227,8 @@ static void check_counts(uint64_t cnt)
            (unsigned long long)returned);
     assert_int_equal(account.accepted, THREADS * events);
     assert_int_equal(account.col[SHR_COL_DELIVERED], cnt);
-    assert_int_equal(account.dropped, THREADS * events - cnt);
+    assert_int_equal(account.dropped, missing);
+    assert_int_equal(missing, THREADS * events - cnt);
     assert_int_equal(account.pending, 0);
     if (map.geo.policy != SHR_DROP_OLDEST)
         assert_int_equal(account.dropped, 0);
@@ -199,6 +254,7 @@ static void run(uint32_t policy, uint32_t capacity)
     stress_pin(0); /* before there are threads: it remembers where they may run */
     assert_int_equal(shr_segment_create(&map, support_path(path), &config), 0);
     shr_store32_relaxed(&finished, 0);
+    history_open();
     for (uint32_t slot = 1; slot <= THREADS; slot++) {
         assert_int_equal(shr_lock_take(&map, slot, &lock[slot]), 0);
         shr_peer_enter(&map, slot, "thread");
@@ -212,7 +268,7 @@ static void run(uint32_t policy, uint32_t capacity)
         pthread_join(thread[slot], NULL);
         shr_lock_drop(&lock[slot]);
     }
-    check_counts(cnt);
+    check_counts(cnt, history_close());
     shr_segment_detach(&map);
     unlink(path);
     alarm(0);

@@ -73,6 +73,7 @@ static void info_tells_the_configuration(void **state)
     assert_int_equal(st.st_size, info.bytes);
     assert_true(info.age_ns <= geb_now() - before_ns);
     assert_false(info.closed);
+    assert_true(info.node >= -1 && info.node < 1024);
     assert_int_equal(geb_watch_info(watch, &later), 0);
     assert_true(later.age_ns >= info.age_ns);
     assert_int_equal(geb_unwatch(watch), 0);
@@ -98,7 +99,8 @@ static void participants_and_their_states(void **state)
     assert_int_equal(geb_publish(second, a.topic, "x", 1), -EAGAIN);
     assert_int_equal(geb_watch_participants(watch, rows, 8), 3);
     assert_int_equal(rows[0].slot, 0);
-    assert_string_equal(rows[0].state, "running");
+    assert_string_equal(rows[0].state, "lagging"); /* all four are in use */
+    assert_string_equal(rows[1].state, "running");
     assert_string_equal(rows[2].name, "second");
     assert_int_equal(rows[2].slot, 2);
     assert_int_equal(rows[2].accepted, 3);
@@ -109,7 +111,9 @@ static void participants_and_their_states(void **state)
     assert_int_equal(geb_watch_participants(watch, rows, 2), 2);
     assert_int_equal(geb_watch_participants(watch, rows, 0), 0);
     assert_int_equal(geb_leave(second), 0);
+    assert_int_equal(geb_dispatch(a.bus, 1), 1);
     assert_int_equal(geb_watch_participants(watch, rows, 8), 2);
+    assert_string_equal(rows[0].state, "running");
     assert_int_equal(geb_close(a.bus, 0), 0);
     a.bus = NULL;
     assert_int_equal(geb_watch_participants(watch, rows, 8), 1);
@@ -141,6 +145,67 @@ static void dead_ones_are_called_so(void **state)
     assert_string_equal(rows[2].state, "dead");
     assert_int_equal(rows[2].accepted, 1);
     assert_string_equal(rows[1].state, "running");
+    assert_int_equal(geb_unwatch(watch), 0);
+    api_end(&a);
+}
+
+struct stopper {
+    struct api *api;
+    struct support_line line;
+    bool joins;
+};
+
+static int be_stopped(void *arg)
+{
+    const struct stopper *s = arg;
+    struct geb_producer *producer;
+    if (s->joins)
+        SUPPORT_CHECK(geb_join(&producer, s->api->name, "still") == 0);
+    support_tell_test(&s->line);
+    support_hear_test(&s->line);
+    return 0;
+}
+
+/* Pids are numbers that a participant wrote: one that is somebody else's here says nothing. */
+static void stopped_ones_are_called_so(void **state)
+{
+    struct geb_participant rows[8];
+    struct geb_watch *watch;
+    struct shr_map map;
+    struct geb_bus_info info = {.size = sizeof(info)};
+    struct api a = {0};
+    struct stopper s[2] = {{.api = &a, .joins = true}, {.api = &a}};
+    pid_t pid[2];
+    (void)state;
+    api_open(&a, GEB_BLOCK, 4);
+    assert_int_equal(geb_watch(&watch, a.name), 0);
+    for (int i = 0; i < 2; i++) {
+        support_line_open(&s[i].line);
+        pid[i] = support_child(be_stopped, &s[i]);
+        support_hear_child(&s[i].line);
+    }
+    assert_int_equal(geb_watch_participants(watch, rows, 8), 3);
+    assert_string_equal(rows[2].state, "running");
+    support_stop(pid[0]);
+    support_stop(pid[1]);
+    assert_int_equal(geb_watch_participants(watch, rows, 8), 3);
+    assert_string_equal(rows[1].state, "running");
+    assert_string_equal(rows[2].state, "stopped");
+    assert_int_equal(rows[2].pid, pid[0]);
+    assert_int_equal(geb_watch_info(watch, &info), 0);
+    assert_int_equal(shr_segment_attach(&map, info.path, true), 0);
+    shr_store32_relaxed(&map.peers[2].pid, (uint32_t)pid[1]);
+    assert_int_equal(geb_watch_participants(watch, rows, 8), 3);
+    assert_string_equal(rows[2].state, "running");
+    shr_store32_relaxed(&map.peers[2].pid, (uint32_t)pid[0]);
+    support_continue(pid[0]);
+    assert_int_equal(geb_watch_participants(watch, rows, 8), 3);
+    assert_string_equal(rows[2].state, "running");
+    shr_segment_detach(&map);
+    support_kill(pid[0]);
+    support_kill(pid[1]);
+    for (int i = 0; i < 2; i++)
+        support_line_close(&s[i].line);
     assert_int_equal(geb_unwatch(watch), 0);
     api_end(&a);
 }
@@ -267,6 +332,7 @@ int main(void)
         cmocka_unit_test(info_tells_the_configuration),
         cmocka_unit_test(participants_and_their_states),
         cmocka_unit_test(dead_ones_are_called_so),
+        cmocka_unit_test(stopped_ones_are_called_so),
         cmocka_unit_test(topics_and_slabs),
         cmocka_unit_test(mapping_is_read_only),
         cmocka_unit_test(watching_changes_no_byte),

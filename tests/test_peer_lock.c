@@ -277,10 +277,20 @@ static void test_stranger(void **state)
     struct world w;
     world_make(&w);
     pid_t pid = start(&w, stranger);
-    assert_held(&w); /* a joiner must be able to tell why it was refused */
+    /* No owner, for owners lock for writing; but nobody can become one. */
+    assert_int_equal(shr_lock_held(&w.map, SLOT), 0);
+    assert_int_equal(shr_lock_take(&w.map, SLOT, &w.lock), -EBUSY);
+    assert_int_equal(shr_lock_take_dead(&w.map, SLOT, false, &w.lock), -EBUSY);
+    /* The consumer settles the slot all the same, and keeps everybody else out meanwhile. */
+    assert_int_equal(shr_lock_take_dead(&w.map, SLOT, true, &w.lock), 0);
     support_tell_child(&w.line);
     assert_int_equal(support_wait(pid), 0);
+    assert_int_equal(shr_lock_held(&w.map, SLOT), 0);
+    assert_int_equal(shr_lock_take(&w.map, SLOT, &(struct shr_lock){0}), -EBUSY);
+    shr_lock_drop(&w.lock);
     assert_free(&w);
+    assert_int_equal(shr_lock_take(&w.map, SLOT, &w.lock), 0);
+    assert_int_equal(shr_lock_take_dead(&w.map, SLOT, true, &(struct shr_lock){0}), -EBUSY);
     world_end(&w);
 }
 
@@ -296,6 +306,19 @@ static int take_without_room(void *arg)
         ;
     SUPPORT_CHECK(shr_lock_take(&map, SLOT, &lock) == -EMFILE && lock.page == NULL);
     SUPPORT_CHECK(shr_lock_held(&map, SLOT) == 0);
+    /* A slot can still be settled: through the map's own description, until it is dropped. */
+    for (int consumer = 0; consumer < 2; consumer++) {
+        SUPPORT_CHECK(shr_lock_take_dead(&map, SLOT, consumer != 0, &lock) == 0);
+        SUPPORT_CHECK(shr_lock_take_dead(&w->map, SLOT, consumer == 0, &w->lock) == -EBUSY);
+        SUPPORT_CHECK(shr_lock_take_dead(&w->map, SLOT + 1, false, &w->lock) == 0);
+        shr_lock_drop(&w->lock);
+        shr_lock_drop(&lock);
+        SUPPORT_CHECK(shr_lock_held(&map, SLOT) == 0);
+    }
+    SUPPORT_CHECK(shr_lock_take_dead(&map, SLOT, false, &lock) == 0);
+    SUPPORT_CHECK(shr_lock_held(&w->map, SLOT) == 1);
+    shr_lock_drop(&lock);
+    SUPPORT_CHECK(shr_lock_held(&w->map, SLOT) == 0);
     return 0;
 }
 

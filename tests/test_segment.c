@@ -2,17 +2,21 @@
  * is not one is taken for one. Method: create and attach among real files in a fresh directory,
  * from one process and from many at once; then put files, links and directories there that are no
  * bus. */
+#include "shmring/peer.h"
 #include "shmring/segment.h"
 #include "tests/support.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <cmocka.h>
@@ -149,6 +153,36 @@ static void test_descriptor(void **state)
     close(other);
 }
 
+/* A process without standard streams: whatever it opens first gets their numbers. */
+static int without_streams(void *arg)
+{
+    struct shr_map one, two;
+    struct shr_lock lock = {0};
+    struct shr_config config = support_tiny_config();
+    for (int fd = 0; fd <= 2; fd++)
+        close(fd);
+    if (shr_segment_create(&one, arg, &config) != 0 || shr_segment_attach(&two, arg, true) != 0 ||
+        shr_lock_take(&two, 1, &lock) != 0)
+        return 2;
+    if (shr_segment_fd(&one) <= 2 || shr_segment_fd(&two) <= 2)
+        return 3;
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) >= 0)
+            return 4;
+    if (close((int)shr_load32_relaxed(&one.fd)) != 0 ||
+        shr_segment_fd(&one) <= 2) /* opened again */
+        return 5;
+    return 0;
+}
+
+static void test_no_standard_streams(void **state)
+{
+    (void)state;
+    char path[SHR_PATH_BYTES];
+    pid_t pid = support_child(without_streams, (void *)support_path(path));
+    assert_int_equal(support_wait(pid), 0);
+}
+
 static void test_matches(void **state)
 {
     (void)state;
@@ -271,6 +305,67 @@ static void test_creators_race(void **state)
     support_line_close(&race.line);
 }
 
+/* ---- drafts ---------------------------------------------------------------------------------- */
+
+static const struct support_line *draft_line;
+
+/* SIGXFSZ: the file has its private name, and got no size yet. */
+static void draft_pause(int number)
+{
+    (void)number;
+    support_tell_test(draft_line);
+    support_hear_test(draft_line);
+}
+
+static int draft_create(void *arg)
+{
+    struct race *race = arg;
+    struct shr_map map;
+    struct shr_config config = support_tiny_config();
+    struct rlimit none = {.rlim_cur = 4096, .rlim_max = 4096};
+    draft_line = &race->line;
+    signal(SIGXFSZ, draft_pause);
+    SUPPORT_CHECK(support_deny(SYS_openat, 2, O_TMPFILE & ~O_DIRECTORY, EOPNOTSUPP) == 0);
+    SUPPORT_CHECK(setrlimit(RLIMIT_FSIZE, &none) == 0);
+    return shr_segment_create(&map, race->path, &config) == -EFBIG ? 0 : 1;
+}
+
+/* Where files need a name from the start, that of a creator at work is left alone, and that of one
+ * that was killed is known for what it is. */
+static void test_drafts(void **state)
+{
+    (void)state;
+    struct race race = {0};
+    glob_t found;
+    char pattern[SHR_PATH_BYTES], tiny[SHR_PATH_BYTES];
+    support_line_open(&race.line);
+    support_path(race.path);
+    snprintf(pattern, sizeof(pattern), "%s/.geb-*", support_dir());
+    for (int killed = 0; killed < 2; killed++) {
+        pid_t pid = support_child(draft_create, &race);
+        support_hear_child(&race.line);
+        assert_int_equal(glob(pattern, 0, NULL, &found), 0);
+        assert_int_equal(found.gl_pathc, 1);
+        const char *draft = found.gl_pathv[0];
+        assert_int_equal(shr_draft_check(draft, true), -EBUSY);
+        if (killed != 0) {
+            support_kill(pid);
+            assert_int_equal(shr_draft_check(draft, false), 0);
+            assert_int_equal(access(draft, F_OK), 0);
+            assert_int_equal(shr_draft_check(draft, true), 0);
+        } else {
+            support_tell_child(&race.line);
+            assert_int_equal(support_wait(pid), 0); /* its creation failed and left nothing */
+        }
+        assert_int_equal(shr_draft_check(draft, true), -ENOENT);
+        globfree(&found);
+    }
+    make_tiny(tiny);
+    assert_int_equal(shr_draft_check(tiny, true), -EINVAL); /* a bus is none */
+    assert_int_equal(attach_rc(tiny, true), 0);
+    support_line_close(&race.line);
+}
+
 /* ---- what is not a bus ----------------------------------------------------------------------- */
 
 static void test_truncated(void **state)
@@ -361,9 +456,11 @@ int main(void)
         cmocka_unit_test(test_not_inherited),
         cmocka_unit_test(test_relative_path),
         cmocka_unit_test(test_descriptor),
+        cmocka_unit_test(test_no_standard_streams),
         cmocka_unit_test(test_matches),
         cmocka_unit_test(test_existing),
         cmocka_unit_test(test_creators_race),
+        cmocka_unit_test(test_drafts),
         cmocka_unit_test(test_truncated),
         cmocka_unit_test(test_foreign),
         cmocka_unit_test(test_other_version),

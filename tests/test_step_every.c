@@ -67,6 +67,57 @@ static void test_breakpoints_reach_the_same_points(void **state)
     step_walk_free(&walk);
 }
 
+/* As at the last call; called for point 0, 1, … of the walk. */
+static uint64_t words_before[8];
+
+static bool words_are_the_same(void *user)
+{
+    const struct world *w = user;
+    bool same = memcmp(words_before, w->words, sizeof(words_before)) == 0;
+
+    memcpy(words_before, w->words, sizeof(words_before));
+    return same;
+}
+
+static int check_store_was_last(struct step_child *child, size_t k, void *user)
+{
+    struct world *w = user;
+
+    w->other++;
+    return child->state != STEP_GONE || check_prefix(child, k, user) != 0 ||
+           (k != 0 && (k - 3) % 5 != 0);
+}
+
+/* The count of checks goes on from point to point. */
+static int keeping_setup(void *user)
+{
+    struct world *w = user;
+    uint64_t checks = w->other;
+
+    setup(user);
+    w->other = checks;
+    return 0;
+}
+
+/* Behind each of the eight stores, and at the start: nowhere else did anything change. */
+static void test_kills_only_where_something_changed(void **state)
+{
+    struct step_scenario s = scenario("stores", region_stores);
+    struct step_result result;
+
+    (void)state;
+    s.setup = keeping_setup;
+    s.same = words_are_the_same;
+    assert_int_equal(step_every(&s, STEP_KILL, check_store_was_last, &result), 0);
+    assert_int_equal(result.reached, result.instructions);
+    assert_int_equal(result.same, result.instructions - 9);
+    assert_int_equal(world->other, 9);
+    /* A child that goes on differs at each point by what it will do. */
+    world->other = 0;
+    assert_int_equal(step_every(&s, STEP_STOP, check_nothing, &result), 0);
+    assert_int_equal(result.same, 0);
+}
+
 static int varying_setup(void *user)
 {
     struct world *w = user;
@@ -182,6 +233,7 @@ static int run(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_breakpoints_reach_the_same_points),
+        cmocka_unit_test(test_kills_only_where_something_changed),
         cmocka_unit_test(test_way_that_varies),
         cmocka_unit_test(test_shards),
         cmocka_unit_test(test_regions_that_go_wrong),

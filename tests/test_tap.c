@@ -23,6 +23,7 @@ struct ledger {
     uint64_t number; /* of its last event */
     uint64_t given_last;
     uint64_t given;
+    uint64_t first_missed, last_missed; /* numbers that were not given, between two that were */
 };
 
 /* An event of `bytes`, in one of all the ways to publish, chosen by its number. */
@@ -62,6 +63,10 @@ static void given(struct ledger *l, uint32_t id, const struct geb_event *event)
     assert_true(event->id == 0 || event->id == event->number);
     assert_int_equal(event->attempt, 1);
     assert_false(event->redelivered);
+    if (event->number > l->given_last + 1) {
+        l->first_missed = l->first_missed != 0 ? l->first_missed : l->given_last + 1;
+        l->last_missed = event->number - 1;
+    }
     l->given_last = event->number;
     l->given++;
 }
@@ -178,12 +183,23 @@ static void test_lapped(void **state)
         assert_int_equal(counts.missed, l[0].number + l[1].number - counts.seen);
         assert_int_equal(cells + counts.overtaken + counts.gone,
                          shr_load_relaxed(&map.hot->head) - start);
+        assert_int_equal(counts.first_overtaken != 0, counts.overtaken != 0);
+        if (counts.overtaken != 0)
+            assert_in_range(counts.first_overtaken, start, counts.last_overtaken);
+        assert_true(counts.last_overtaken < shr_load_relaxed(&map.hot->head));
         shr_segment_detach(&map);
         assert_int_equal(geb_tap_producers(watch, rows, 4), 2);
         for (uint32_t i = 0; i < 2; i++) {
             assert_int_equal(rows[i].seen, l[i].given);
             assert_int_equal(rows[i].missed, l[i].number - l[i].given);
             assert_int_equal(rows[i].last, l[i].number);
+            if (l[i].given_last < l[i].number) {
+                l[i].last_missed = l[i].number;
+                l[i].first_missed = l[i].first_missed != 0 ? l[i].first_missed
+                                                           : l[i].given_last + 1;
+            }
+            assert_int_equal(rows[i].first_missed, l[i].first_missed);
+            assert_int_equal(rows[i].last_missed, l[i].last_missed);
             assert_int_equal(geb_leave(l[i].producer), 0);
         }
         assert_int_equal(geb_unwatch(watch), 0);

@@ -22,7 +22,7 @@ def doctor():
 
 def help_texts():
     """each subcommand explains itself, examples first"""
-    for name in ('create', 'ls', 'info', 'rm', 'pub', 'consume', 'doctor'):
+    for name in ('create', 'ls', 'info', 'rm', 'pub', 'consume', 'tap', 'doctor', 'demo'):
         text = geb(name, '--help').stdout.decode()
         check(text.startswith('Examples:\n  ') and 'Usage: geb ' + name in text,
               f'geb {name} --help opens with examples')
@@ -51,7 +51,10 @@ def create():
     expect(0, 'preset', 'info', env={'GEB_BUS': 'preset'})
     expect(0, path('x'), 'info', 'x', env={'GEB_BUS': 'preset'})
     for args in (['--capacity', '100'], ['--capacity', '64KiB'], ['--max-event', '64'],
-                 ['--slabs', '1048576'], ['--slabs', '1Mib'], ['--policy', 'wait'],
+                 ['--slabs', '1048576'], ['--slabs', '1Mib'], ['--slabs', '0x10MiB'],
+                 ['--slabs', '-1MiB'], ['--slabs', '99999999999999999999GiB'],
+                 ['--capacity', '18446744073709551616'], ['--patience', '1e3us'],
+                 ['--patience', '99999999999h'], ['--policy', 'wait'],
                  ['--mode', '9'], ['--mode', '0060'], ['--producers', '0'],
                  ['--producers', '-1'], ['--patience', '30'], ['--max-event', '1GiB'],
                  ['--node', 'local'], ['--sealed']):
@@ -63,6 +66,13 @@ def create():
     expect(2, b'Usage', 'create')
     expect(2, b'Usage', 'create', 'a', 'b')
     expect(1, b'mkdir -p', 'create', path('none/no'))
+    expect(1, b'mkdir -p', 'consume', path('none/no'))
+    expect(1, b'no file can be made', 'create', '/proc/no')
+    expect(2, b'GEB_BUS', 'create')
+    said = expect(2, b'A-Z', 'create', 'a\nb\033[31m').stderr
+    check(b'\033' not in said and b'a?b?[31m' in said, b'nothing that a terminal obeys: ' + said)
+    said = expect(3, b"$'none/a\\012b\\033\\047c'", 'info', "none/a\nb\033'c").stderr
+    check(b'\033' not in said, said)
     check(not os.path.exists(path('no')), 'nothing was made in vain')
 
 
@@ -77,13 +87,75 @@ def ls():
     check([row.split()[0] for row in lines] == [b'NAME', b'one', b'two'], f'{lines}')
     rows = [json.loads(row) for row in expect(0, '', 'ls', '--json').stdout.splitlines()]
     check([r['name'] for r in rows] == ['one', 'two'] and rows[1]['capacity'] == 64, f'{rows}')
-    expect(2, b'Usage', 'ls', 'one')
+    expect(2, b'geb info BUS', 'ls', 'one')
     expect(0, b'no bus in', 'ls', env={'GEB_DIR': path('none')})
     with open('/dev/full', 'wb') as full:
         expect(1, b'standard output', 'ls', stdout=full)
         expect(1, b'standard output', 'info', 'one', '--json', stdout=full)
         expect(1, b'standard output', 'doctor', stdout=full)
+        for args in ([], ['pub'], ['tap']):
+            expect(1, b'standard output', *args, '--help', stdout=full)
     os.unlink(path('junk'))
+
+
+def ls_participants():
+    """counts the producers that live, and names the consumer's process"""
+    def row():
+        return json.loads(geb('ls', '--json').stdout)
+
+    geb('create', 'busy', '--policy', 'block')
+    check((row()['producers'], row().get('consumer')) == (0, None), f'nobody yet: {row()}')
+    producers = [start('pub', 'busy', 't', '--lines') for _ in range(3)]
+    wait_for('three producers', lambda: row()['producers'] == 3)
+    check('consumer' not in row(), 'no consumer')
+    producers[0].kill()
+    producers[0].wait()
+    check(row()['producers'] == 2, f'a dead one is not counted: {row()}')
+    consumer = start('consume', 'busy')
+    wait_for('the consumer, by its pid', lambda: row().get('consumer') == consumer.pid)
+    words = geb('ls').stdout.splitlines()[1].split()
+    check(words[-2:] == [b'2', b'%d' % consumer.pid], f'as text: {words}')
+    producers[1].communicate(timeout=60)
+    wait_for('one is left', lambda: row()['producers'] == 1)
+    consumer.kill()
+    consumer.wait()
+    check(geb('ls').stdout.split()[-1] == b'dead', 'a dead consumer is called so')
+    producers[2].communicate(timeout=60)
+
+
+def closed_streams():
+    """without standard streams nothing is written into the bus that is open in their place"""
+    def close_all():
+        for fd in range(3):
+            os.close(fd)
+
+    geb('create', 'bare', '--policy', 'block')
+    geb('pub', 'bare', 't', 'x')
+    for args in (['consume', 'bare', '--count', '1'], ['info', 'bare'], ['create', 'new'], ['ls'],
+                 ['tap', 'bare', '--oldest', '--timeout', '0s'], ['pub', 'bare', 't', '--lines'],
+                 ['pub', 'bare', 't', '-'], ['doctor'], ['rm', 'none'], ['--help']):
+        code = subprocess.run([GEB, *args], preexec_fn=close_all, check=False).returncode
+        check(code == (3 if args[0] == 'rm' else 1), f'{args}: exit {code}')
+    expect(0, 'x', 'consume', 'bare', '--count', '1')
+
+
+def too_large():
+    """a bus beyond the memory of the machine is refused before it takes any (root only)"""
+    with open(path('meminfo'), 'w', encoding='ascii') as f:
+        f.write('MemTotal: 1048576 kB\nMemAvailable: 98304 kB\n')
+    with_32_mib = ['unshare', '-m', 'sh', '-c', 'mount --bind "$0" /proc/meminfo && exec "$@"',
+                   path('meminfo')]
+    if subprocess.run([*with_32_mib, 'true'], check=False, stderr=subprocess.DEVNULL).returncode:
+        print('--    skipped: no mount namespace')
+    else:
+        for args, code in ((['create', 'big', '--slabs', '64MiB'], 1),
+                           (['create', 'small', '--slabs', '1MiB'], 0)):
+            said = subprocess.run([*with_32_mib, GEB, *args], capture_output=True, check=False)
+            check(said.returncode == code and os.path.exists(path(args[1])) == (code == 0),
+                  f'{args}: exit {said.returncode}')
+            check(code == 0 or b'32.0 MiB of memory are available' in said.stderr,
+                  b'it says ' + said.stderr)
+    os.unlink(path('meminfo'))
 
 
 def rm():
@@ -123,7 +195,7 @@ def no_buses():
         f.write(b'\0' * 9000)
     os.symlink(path('junk'), path('link'))
     for args in (['info', 'old'], ['pub', 'old', 't', 'x'], ['consume', 'old'], ['rm', 'old'],
-                 ['create', 'old']):
+                 ['create', 'old'], ['tap', 'old']):
         expect(4, b'geb rm --force old', *args)
     for args in (['info', 'junk'], ['pub', 'junk', 't', 'x'], ['consume', 'junk'],
                  ['rm', 'junk'], ['info', 'link'], ['info', 'torn']):
@@ -186,7 +258,7 @@ def machine():
     check([b['name'] for b in seen['buses']] == ['fit'] and seen['problems'] == 0, 'the buses')
     for word in ('/dev/shm', 'memory that may be locked', 'huge pages', 'io_uring', 'fit'):
         expect(0, word, 'doctor')
-    expect(2, b'not built yet', 'doctor', '--fix')
+    expect(2, b'--fix', 'doctor', '--remove-unused')
     expect(3, b'geb create', 'doctor', 'nowhere')
 
 
@@ -206,8 +278,11 @@ def other_user():
     for args in (['info', 'mine'], ['pub', 'mine', 't', 'x'], ['consume', 'mine'], ['rm', 'mine'],
                  ['rm', '--force', 'mine'], ['rm', '--force', 'ours'], ['create', 'new']):
         expect(1, b'ermission', *args, user=nobody)
+    expect(1, b'ls -la ' + os.environ['GEB_DIR'].encode(), 'info', path('mine'), user=nobody,
+           env={'GEB_DIR': ''})
     expect(0, '', 'pub', 'ours', 't', 'from nobody', user=nobody)
     check(expect(0, 'from nobody', 'consume', 'ours', '--count', '1').returncode == 0, 'it came')
 
 
-run(help_texts, create, ls, rm, no_buses, dead_owners, machine, other_user)
+run(help_texts, create, ls, ls_participants, closed_streams, too_large, rm, no_buses, dead_owners,
+    machine, other_user)

@@ -14,11 +14,13 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 
 sys.dont_write_bytecode = True
 from cli_support import (BUILD, LONG, GEB, check, consumer_is_there, end, expect, geb,  # noqa: E402
-                         path, run, start, wait_for)
+                         path, run, start, stop, wait_for)
 
 
 def pending(bus):
@@ -77,8 +79,9 @@ def as_json():
     check(len({e['position'] for e in events}) == len(events), 'each has its position')
 
 
-def make_input(size):
-    """A file of lines: any byte but newline, most of them short, some of 64 KiB."""
+def make_input(name, size):
+    """Makes a file of lines: any byte but newline, most of them short, some of 64 KiB. Returns how
+    many lines it has."""
     rng = random.Random(11)
     block = bytearray()
     while len(block) < 2000000:
@@ -86,11 +89,10 @@ def make_input(size):
         length = (65536 if kind == 0 else 0 if kind < 20 else rng.randrange(33) if kind < 500
                   else rng.randrange(250))
         block += rng.randbytes(length).replace(b'\n', b'\0') + b'\n'
-    name = path('input')
     with open(name, 'wb') as f:
         for _ in range(max(1, size // len(block))):
             f.write(block)
-    return name, max(1, size // len(block)) * block.count(b'\n')
+    return max(1, size // len(block)) * block.count(b'\n')
 
 
 def digest(stream):
@@ -101,24 +103,57 @@ def digest(stream):
     return sha.hexdigest(), size
 
 
+def piped(name, count, reader, *options):
+    """pub --lines into consume into what reader does with the pipe; returns its result."""
+    geb('create', 'pipe', '--policy', 'block')
+    consumer = start('consume', 'pipe', '--count', str(count), *options)
+    with open(name, 'rb') as f:
+        publisher = start('pub', 'pipe', 'log', '--lines', stdin=f)
+    result = reader(consumer.stdout)
+    end(consumer, 'the consumer', 0)
+    end(publisher, 'the publisher', 0)
+    check(geb('rm', 'pipe').returncode == 0, 'nobody is left')
+    return result
+
+
+def wc(stream):
+    counted = subprocess.run(['wc', '-c'], stdin=stream, stdout=subprocess.PIPE, check=True)
+    return int(counted.stdout)
+
+
+def timed(what, size, work):
+    begun = time.monotonic()
+    check(work() == size, f'{what}: {size:,} bytes')
+    return time.monotonic() - begun
+
+
+def beside_cat(name, size, count):
+    """The same bytes through cat | wc -c, in turns. Figures, no verdict: times depend on others."""
+    def cat():
+        with subprocess.Popen(['cat', name], stdout=subprocess.PIPE) as process:
+            return wc(process.stdout)
+
+    for _ in range(3):
+        plain = timed('cat | wc -c', size, cat)
+        through = timed('pub | consume | wc -c', size, lambda: piped(name, count, wc))
+        print(f'      cat | wc {plain:.2f} s, {size / plain / 1e6:,.0f} MB/s; pub | consume | wc '
+              f'{through:.2f} s, {size / through / 1e6:,.0f} MB/s, '
+              f'{count / through / 1e6:.2f} million lines/s; {through / plain:.1f} times as long',
+              flush=True)
+
+
 def byte_for_byte():
     """pub --lines into consume: the same bytes, in order"""
-    name, count = make_input(1000000000 if LONG else 20000000)
-    with open(name, 'rb') as f:
-        want = digest(f)
-    for options in ([], ['--unbuffered']):
-        geb('create', 'pipe', '--policy', 'block')
-        consumer = start('consume', 'pipe', '--count', str(count), *options)
+    with tempfile.TemporaryDirectory(prefix='geb-test-') as directory:
+        name = os.path.join(directory, 'input')
+        count = make_input(name, 1000000000 if LONG else 20000000)
         with open(name, 'rb') as f:
-            publisher = start('pub', 'pipe', 'log', '--lines', stdin=f)
-        got = digest(consumer.stdout)
-        check(got == want, f'{want[1]:,} bytes, {count:,} lines {options}: {got[1]:,} bytes came')
-        end(consumer, 'the consumer', 0)
-        end(publisher, 'the publisher', 0)
-        check(geb('rm', 'pipe').returncode == 0, 'nobody is left')
+            want = digest(f)
+        for options in ([],) if LONG else ([], ['--unbuffered']):
+            got = piped(name, count, digest, *options)
+            check(got == want, f'{want[1]:,} bytes, {count:,} lines {options}: {got[1]:,} came')
         if LONG:
-            break
-    os.unlink(name)
+            beside_cat(name, want[1], count)
 
 
 def drops():
@@ -126,11 +161,13 @@ def drops():
     geb('create', 'small', '--capacity', '4')
     consumer = start('consume', 'small', '--count', '20')
     consumer_is_there('small')
-    consumer.send_signal(signal.SIGSTOP)
+    stop(consumer)
     geb('pub', 'small', 't', '--lines', stdin=b''.join(b'%d\n' % i for i in range(100)))
     consumer.send_signal(signal.SIGCONT)
     wait_for('it took what is left', lambda: pending('small') == 0)
-    geb('pub', 'small', 't', 'x', '--count', '16', '--rate', '1000/s')
+    for _ in range(16):  # one after the other, so that none is dropped
+        geb('pub', 'small', 't', 'x')
+        wait_for('it took this one', lambda: pending('small') == 0)
     out = end(consumer, 'drops', 6, b'dropped 96 events')
     check(out == b'96\n97\n98\n99\n' + b'x\n' * 16, f'the newest came: {out[:80]}')
 

@@ -8,12 +8,13 @@ import base64
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 
 sys.dont_write_bytecode = True
 from cli_support import (check, consumer_is_there, end, expect, geb, path, run,  # noqa: E402
-                         start, wait_for)
+                         start, stop, terminal_text, top, wait_for, with_terminal)
 
 
 def taken(bus, *topics):
@@ -42,6 +43,9 @@ def arguments():
     run_json = geb('pub', 'args', b'\xff\xfe', 'x')
     if run_json.returncode == 0:
         check(taken('args')[0]['topic'] == '??', 'a name that is no UTF-8 is shown as ??')
+    geb('create', 'few', '--topics', '1')
+    expect(0, '', 'pub', 'few', 'one', 'x')
+    expect(1, b'geb info few', 'pub', 'few', 'two', 'x')
     expect(1, b'topic', 'pub', 'args', '', 'x')
     expect(1, b'topic', 'pub', 'args', 'x' * 48, 'x')
     expect(0, '', 'pub', 'args', 't', 'x', '--key', str(2**64 - 1), '--id', '41', '--count', '3',
@@ -78,13 +82,20 @@ def wrong_use():
     for args in ([], ['b'], ['b', 't', 'd', 'more'], ['b', 't', 'd', '--lines'],
                  ['b', 't', '--split'], ['b', 't', '--key', '0'], ['b', 't', '--key', 'x'],
                  ['b', 't', '--id', '-1'], ['b', 't', '--count', '0'], ['b', 't', '--rate', '10'],
-                 ['b', 't', '--rate', '0/s'], ['b', 't', '--timeout', '5'],
+                 ['b', 't', '--rate', '0/s'], ['b', 't', '--rate', '-1/s'],
+                 ['b', 't', '--rate', 'nan/s'], ['b', 't', '--rate', '1e3/s'],
+                 ['b', 't', '--key', '18446744073709551616'], ['b', 't', '-1'],
+                 ['b', 't', '--count', '-1'], ['b', 't', '--timeout', '-1s'],
+                 ['b', 't', '--timeout', '99999999999h'], ['b', 't', '--timeout', '5'],
                  ['b', 't', '--timeout', 'x'], ['b', 't', '--args', '{}'],
                  ['b', 't', '--after', '1s'], ['b', 't', '--after'], ['b', 't', '--nothing']):
         expect(2, b'', 'pub', *args)
     expect(2, b'not built yet', 'pub', 'b', 't', '--after', '1s')
     expect(2, b'not built yet', 'pub', 'b', 't', '--args', '{}')
     expect(2, b'unit', 'pub', 'b', 't', '--timeout', '5')
+    expect(2, b'GEB_BUS', 'pub')
+    expect(2, b'name a TOPIC', 'pub', 'b')
+    expect(2, b'quotes', 'pub', 'b', 't', 'd', 'more')
     expect(3, b'geb create nowhere', 'pub', 'nowhere', 't', 'x')
     expect(3, b"geb create '/no where/x'", 'pub', '/no where/x', 't', 'x')
 
@@ -124,6 +135,15 @@ def long_lines():
             want = [b'a'] + [line[i:i + 100] for i in range(0, size, 100)]
             check([e['bytes'] for e in taken('lines')] == want + ([b'b'] if close else []),
                   f'--split: {size} bytes, newline {bool(close)}')
+    for text in ('€' * 90, 'é' * 120, '𝄞' * 60, 'a' + '𝄞' * 60):
+        expect(0, '', 'pub', 'lines', 't', '--lines', '--split', stdin=text.encode() + b'\n')
+        pieces = [e['bytes'] for e in taken('lines')]
+        check(b''.join(pieces) == text.encode() and
+              all(97 <= len(p) <= 100 and p.decode() for p in pieces[:-1]),
+              f'--split: whole characters of {text[:2]}')
+    broken = b'\x80' * 250
+    expect(0, '', 'pub', 'lines', 't', '--lines', '--split', stdin=broken)
+    check([len(e['bytes']) for e in taken('lines')] == [100, 100, 50], '--split: what is no UTF-8')
     expect(1, b'max_event', 'pub', 'lines', 't', 'q' * 101)
     expect(1, b'max_event', 'pub', 'lines', 't', '-', stdin=b'q' * 101)
 
@@ -143,12 +163,21 @@ def full():
     expect(5, b'full', 'pub', 'block', 't', 'x', '--timeout', '1500ms')
     expect(5, b'full', 'pub', 'block', 't', 'x', '--timeout', '0s')
     expect(1, b'geb consume block', 'pub', 'block', 't', 'x')
-    waiting = start('pub', 'block', 't', 'at last', '--timeout', '60s')
-    wait_for('it waits', lambda: b'blocked' in geb('info', 'block').stdout or
-             waiting.poll() is not None)
-    out = expect(0, 'at last', 'consume', 'block', '--count', '5').stdout
+    geb('create', 'fresh', '--policy', 'block', '--capacity', '4')
+    geb('pub', 'fresh', 't', '--lines', stdin=b'1\n2\n3\n4\n')
+    waiting = start('pub', 'fresh', 't', 'at last', '--timeout', '60s')
+    wait_for('it waits', lambda: times_full('fresh') > 0 or waiting.poll() is not None)
+    time.sleep(0.1)  # many looks for a consumer later:
+    check(times_full('fresh') == 1, f'it met a full bus once: {times_full("fresh")}')
+    out = expect(0, 'at last', 'consume', 'fresh', '--count', '5').stdout
     check(out == b'1\n2\n3\n4\nat last\n', 'it was published when there was room')
     end(waiting, 'the publisher', 0)
+
+
+def times_full(bus):
+    """How often the first producer met a full bus; 0 if there is none."""
+    rows = json.loads(top(bus, '--once', '--json').stdout)['producers']
+    return rows[0]['full'] if rows else 0
 
 
 def rate():
@@ -164,6 +193,26 @@ def rate():
     check(time.monotonic() - begun >= 0.2, '11 lines at 50/s')
 
 
+def progress():
+    """on a terminal long work says how far it is, on others and in files it says nothing"""
+    geb('create', 'long', '--policy', 'block')
+    quiet = {'stdout': subprocess.DEVNULL}
+    slow = ['pub', 'long', 't', 'x', '--rate', '4/s', '--count', '4']  # at least 750 ms
+    shown = [with_terminal('tap', 'long', '--oldest', '--count', '16', **quiet),
+             with_terminal('consume', 'long', '--count', '16', **quiet)]
+    wait_for('the consumer', lambda: b'consumer  ' in geb('info', 'long').stdout)
+    shown.append(with_terminal(*slow, **quiet))
+    silent = [with_terminal(*slow, term=term, **quiet) for term in ('dumb', None)]
+    in_file = start(*slow)
+    for process, terminal in shown:
+        text, code = terminal_text(process, terminal)
+        check(code == 0 and b' events, ' in text and b' events/s' in text and
+              text.endswith(b'\r\n'), b'progress: ' + text)
+    for process, terminal in silent:
+        check(terminal_text(process, terminal) == (b'', 0), 'none where TERM says nothing')
+    check(in_file.communicate(timeout=60) == (b'', b''), 'none without a terminal')
+
+
 def interrupts():
     """Ctrl-C ends it, wherever it waits, and it says what was published"""
     geb('create', 'stop', '--policy', 'block', '--capacity', '4')
@@ -176,9 +225,10 @@ def interrupts():
     geb('pub', 'stop', 't', 'x', '--count', '2')
     consumer = start('consume', 'stop', stdout=os.open('/dev/null', os.O_WRONLY))
     consumer_is_there('stop')
-    consumer.send_signal(signal.SIGSTOP)
+    stop(consumer)
     full_bus = start('pub', 'stop', 't', 'x', '--count', '1000')
     wait_for('it waits', lambda: b'blocked' in geb('info', 'stop').stdout)
+    check(times_full('stop') == 1, f'it met a full bus once: {times_full("stop")}')
     full_bus.send_signal(signal.SIGTERM)
     end(full_bus, 'while the bus is full', 1, b'interrupted')
     consumer.kill()
@@ -189,4 +239,4 @@ def interrupts():
     end(slow, 'while it waits for its turn', 1, b'interrupted')
 
 
-run(arguments, which_bus, wrong_use, lines, long_lines, full, rate, interrupts)
+run(arguments, which_bus, wrong_use, lines, long_lines, full, rate, progress, interrupts)

@@ -10,8 +10,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
+
+sys.dont_write_bytecode = True
+from cli_support import buses_make  # noqa: E402
 
 BUILD = os.environ['GEB_BUILD']
 GEB = os.path.join(BUILD, 'tools', 'geb')
@@ -154,8 +156,7 @@ def bad_input():
 
 
 def main():
-    shm = '/dev/shm' if os.access('/dev/shm', os.W_OK) else None
-    os.environ['GEB_DIR'] = tempfile.mkdtemp(prefix='geb-test-', dir=shm)
+    buses_make()
     try:
         a_whole_run()
         check(not files(), 'no bus is left')

@@ -16,9 +16,11 @@ import signal
 import struct
 import subprocess
 import sys
-import tempfile
 import termios
 import time
+
+sys.dont_write_bytecode = True
+from cli_support import buses_make  # noqa: E402
 
 BUILD = os.environ['GEB_BUILD']
 GEB = os.path.join(BUILD, 'tools', 'geb')
@@ -39,6 +41,9 @@ ROWS = {
     'handlers': 'name topic calls errors',
 }
 ABSENT = 'shelf transactions workers memory'.split()
+ABSENT_IN = {'bus': ['sealed'], 'consumer': ['standby']}
+ABSENT_IN_ROWS = {'slabs': ['min_free'], 'producers': ['cpu', 'node'],
+                  'handlers': ['retries', 'p50_ns', 'p99_ns', 'p999_ns', 'max_ns']}
 failures = []
 
 
@@ -89,7 +94,14 @@ def shape(sample):
     latency = sample['latency']['publish_to_handler']
     check(set(latency) == set('sampled_1_in count p50_ns p99_ns p999_ns max_ns'.split()),
           'the latency has its keys')
-    check(not set(ABSENT) & set(sample), 'what is not built yet is absent')
+    absent = not set(ABSENT) & set(sample)
+    for part, keys in ABSENT_IN.items():
+        absent = absent and not set(keys) & set(sample[part])
+    for part, keys in ABSENT_IN_ROWS.items():
+        absent = absent and not any(set(keys) & set(row) for row in sample[part])
+    check(absent, 'what is not built yet is absent')
+    check(sample['bus'].get('node', 0) >= 0, f'the node, where the kernel tells it: '
+          f'{sample["bus"].get("node")}')
     states = {p['state'] for p in sample['producers']}
     check(states <= {'running', 'waiting', 'blocked', 'lagging', 'stopped', 'dead'},
           f'states: {sorted(states)}')
@@ -131,12 +143,29 @@ def read_screen(master):
         return b''
 
 
+def on_a_dumb_terminal():
+    """Where TERM says nothing, or "dumb": samples one below the other, no escape sequences."""
+    for term in ('dumb', '', None):
+        master, slave = pty.openpty()
+        env = {k: v for k, v in os.environ.items() if k != 'TERM'}
+        env.update({} if term is None else {'TERM': term})
+        with subprocess.Popen([TOP, 'seen', '-d', '1ms', '-n', '3'], stdin=slave, stdout=slave,
+                              stderr=slave, env=env) as plain:
+            os.close(slave)
+            shown = b''
+            while part := read_screen(master):
+                shown += part
+            check(plain.wait() == 0 and shown.count(b'ACCOUNT') == 3 and b'\033' not in shown,
+                  f'TERM {term!r}: exit {plain.returncode}, {shown.count(b"ACCOUNT")} samples')
+        os.close(master)
+
+
 def on_a_terminal():
     """Screens of a terminal of 12 rows: none scrolls; Ctrl-C ends it with 0."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack('HHHH', 12, 60, 0, 0))
     with subprocess.Popen([TOP, 'seen', '-d', '20ms'], stdin=slave, stdout=slave,
-                          stderr=slave) as screen:
+                          stderr=slave, env={**os.environ, 'TERM': 'vt100'}) as screen:
         os.close(slave)
         shown = b''
         while shown.count(b'\033[J') < 3 and screen.poll() is None:
@@ -152,6 +181,51 @@ def on_a_terminal():
     check(all(len(r) == 12 for r in rows), f'{[len(r) for r in rows]} rows of 12')
     check(all(len(line.strip()) <= 60 for r in rows for line in r), 'lines of 60 columns')
     check(b'ACCOUNT' in frames[0], 'it shows the account')
+
+
+def output_ends():
+    """A full disk is an error; a reader that has seen enough is none."""
+    for args in (['--once'], ['--once', '--json'], ['-n', '5', '-d', '1ms'], ['--help']):
+        with open('/dev/full', 'wb') as full:
+            run = subprocess.run([TOP, 'seen', *args], stdout=full, stderr=subprocess.PIPE,
+                                 check=False)
+        check(run.returncode == 1 and b'No space left' in run.stderr, f'full: {args} {run.stderr}')
+    for args in ([], ['--json']):
+        with subprocess.Popen([TOP, 'seen', '-d', '1ms', *args], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE) as process:
+            process.stdout.readline()
+            process.stdout.close()
+            check(process.wait() == 0 and process.stderr.read() == b'',
+                  f'a reader that goes away: {args} exit {process.returncode}')
+
+
+def states():
+    """A consumer and a producer that are stopped are called so."""
+    env = {**os.environ, 'GEB_BUS': 'states'}
+    quiet = {'stdout': subprocess.DEVNULL, 'env': env}
+    subprocess.run([GEB, 'create', '--policy', 'error', '--capacity', '8'], check=True, **quiet)
+
+    def look():
+        sample = samples('states', '--once', '--json')[0]
+        return sample['consumer'].get('state'), [p['state'] for p in sample['producers']]
+
+    with subprocess.Popen([GEB, 'pub', 't', '--lines'], stdin=subprocess.PIPE, **quiet) as pub, \
+            subprocess.Popen([GEB, 'consume'], **quiet) as consume:
+        until = time.monotonic() + 30
+        while look() != ('waiting', ['running']) and time.monotonic() < until:
+            pass
+        check(look() == ('waiting', ['running']), f'both are there: {look()}')
+        for process, want in ((consume, ('stopped', ['running'])),
+                              (pub, ('stopped', ['stopped']))):
+            process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+            check(look() == want, f'{want}: {look()}')
+        for process in (consume, pub):
+            process.send_signal(signal.SIGCONT)
+        pub.communicate()
+        consume.send_signal(signal.SIGINT)
+        consume.wait()
+    subprocess.run([GEB, 'rm'], check=True, env=env)
 
 
 def start_demo():
@@ -197,15 +271,16 @@ def left_alone(demo):
 
 
 def main():
-    shm = '/dev/shm' if os.access('/dev/shm', os.W_OK) else None
-    os.environ['GEB_DIR'] = tempfile.mkdtemp(prefix='geb-test-', dir=shm)
-    os.environ.pop('GEB_BUS', None)
+    buses_make()
     try:
         wrong_use()
+        states()
         demo = start_demo()
         try:
             at_work()
             on_a_terminal()
+            on_a_dumb_terminal()
+            output_ends()
         finally:
             left_alone(demo)
     finally:

@@ -12,6 +12,9 @@ import subprocess
 import sys
 import tempfile
 
+sys.dont_write_bytecode = True
+from cli_support import guard  # noqa: E402
+
 SOURCE, BUILD = os.environ['GEB_SOURCE'], os.environ['GEB_BUILD']
 MARK = '--end-of-block--'
 failed = False
@@ -56,6 +59,7 @@ def main():
             tempfile.TemporaryDirectory(prefix='geb-test-', dir=shm) as buses:
         for name, to in (('build', BUILD), ('lib', os.path.join(SOURCE, 'lib'))):
             os.symlink(to, os.path.join(work, name))
+        guard(work, buses)
         text, shells, wants = script(work)
         env = {k: v for k, v in os.environ.items() if k != 'GEB_BUS'}
         run = subprocess.run(['bash', '-c', text], cwd=work, env={**env, 'GEB_DIR': buses},

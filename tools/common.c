@@ -9,6 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define PROGRESS_NS UINT64_C(500000000)
+
 int tool_exit_code(int rc)
 {
     switch (rc) {
@@ -32,12 +34,48 @@ void tool_directory(char *text, size_t bytes)
         snprintf(text, bytes, "/dev/shm/geb-%u", (unsigned)geteuid());
 }
 
+/* A word with bytes that must not reach a terminal: $'a\012b'. Three digits are always enough. */
+static void control_quote(char text[TOOL_QUOTED_BYTES], const char *argument)
+{
+    char *to = stpcpy(text, "$'");
+    for (; *argument != '\0' && to < text + TOOL_QUOTED_BYTES - 6; argument++) {
+        unsigned char byte = (unsigned char)*argument;
+        if (byte < 0x20 || byte == 0x7f || byte == '\'' || byte == '\\')
+            to += sprintf(to, "\\%03o", byte);
+        else
+            *to++ = *argument;
+    }
+    stpcpy(to, "'");
+}
+
+static bool has_control(const char *text)
+{
+    for (; *text != '\0'; text++) {
+        if ((unsigned char)*text < 0x20 || *text == 0x7f)
+            return true;
+    }
+    return false;
+}
+
+void tool_directory_of(const char *bus, char *text, size_t bytes)
+{
+    const char *slash = strrchr(bus, '/');
+    if (slash == NULL)
+        tool_directory(text, bytes);
+    else
+        snprintf(text, bytes, "%.*s", (int)(slash > bus ? slash - bus : 1), bus);
+}
+
 char *tool_quoted(char text[TOOL_QUOTED_BYTES], const char *argument)
 {
     static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
                                 "./_-+:,@%";
     if (argument[0] != '\0' && strspn(argument, plain) == strlen(argument)) {
         snprintf(text, TOOL_QUOTED_BYTES, "%s", argument);
+        return text;
+    }
+    if (has_control(argument)) {
+        control_quote(text, argument);
         return text;
     }
     char *to = text;
@@ -58,16 +96,20 @@ static void next_command_print(const char *bus, int rc)
     tool_directory(dir, sizeof dir);
     tool_quoted(dir_quoted, dir);
     tool_quoted(bus_quoted, bus);
-    switch (rc) {
-    case -ENOENT:
+    if (rc == -ENOENT)
         fprintf(stderr, "  to create it:  geb create %s\n  the buses in %s:  geb ls\n", bus_quoted,
                 dir_quoted);
-        break;
+    tool_directory_of(bus, dir, sizeof dir);
+    tool_quoted(dir_quoted, dir);
+    switch (rc) {
     case -EACCES:
         fprintf(stderr, "  whose they are:  ls -la %s\n", dir_quoted);
         break;
     case -ENOSPC:
         fprintf(stderr, "  how full it is:  df -h %s\n", dir_quoted);
+        break;
+    case -ENOMEM:
+        fputs("  how much is left:  free -h\n", stderr);
         break;
     case -EPROTO:
     case -EBADMSG:
@@ -89,12 +131,23 @@ static void next_command_print(const char *bus, int rc)
     }
 }
 
+char *tool_shown(char *shown, size_t bytes, const char *text)
+{
+    size_t i = 0;
+    for (; text[i] != '\0' && i + 1 < bytes; i++)
+        shown[i] = (unsigned char)text[i] < 0x20 || text[i] == 0x7f ? '?' : text[i];
+    shown[i] = '\0';
+    return shown;
+}
+
 int tool_explain(const char *tool, const char *what, const char *bus, int rc)
 {
-    const char *detail = geb_last_error(), *words = geb_strerror(rc);
+    char detail[512], name[300];
+    const char *words = geb_strerror(rc);
+    tool_shown(detail, sizeof detail, geb_last_error());
     fprintf(stderr, "%s: %s", tool, what);
     if (bus != NULL)
-        fprintf(stderr, " \"%s\"", bus);
+        fprintf(stderr, " \"%s\"", tool_shown(name, sizeof name, bus));
     /* These two errors have no words of their own. */
     bool is_named = (rc == -EINVAL || rc == -EDOM) && detail[0] != '\0';
     if (is_named || strstr(detail, words) != NULL)
@@ -117,18 +170,21 @@ struct unit {
     double factor;
 };
 
-/* A number and one of the units. Returns 0 or -EINVAL. */
+/* A decimal number and one of the units. Returns 0 or -EINVAL. */
 static int measure_parse(const char *text, const struct unit *units, size_t unit_cnt, double *value)
 {
-    char *end;
-    if ((text[0] < '0' || text[0] > '9') && text[0] != '.')
+    char digits[40], *end;
+    size_t len = strspn(text, "0123456789."); /* strtod would take 0x10, 1e3 and infinity, too */
+    if (len == 0 || len >= sizeof digits)
         return -EINVAL;
-    errno = 0;
-    double number = strtod(text, &end);
-    if (end == text || errno != 0)
+    memcpy(digits, text, len);
+    digits[len] = '\0';
+    double number = strtod(digits, &end);
+    if (end == digits || *end != '\0')
         return -EINVAL;
+    text += len;
     for (size_t i = 0; i < unit_cnt; i++) {
-        if (strcmp(end, units[i].name) == 0 && number * units[i].factor < 1e18) {
+        if (strcmp(text, units[i].name) == 0 && number * units[i].factor < 1e18) {
             *value = number * units[i].factor;
             return 0;
         }
@@ -169,8 +225,29 @@ int tool_rate(const char *text, double *per_s)
 
 int tool_bad_value(const char *tool, const char *option, const char *value, const char *wanted)
 {
-    fprintf(stderr, "%s: %s %s: %s\n", tool, option, value, wanted);
+    char shown[100];
+    fprintf(stderr, "%s: %s %s: %s\n", tool, option, tool_shown(shown, sizeof shown, value),
+            wanted);
     return TOOL_USAGE;
+}
+
+int tool_misused(const char *tool, const char *usage, const char *why)
+{
+    fprintf(stderr, "%s\n%s: %s\n", usage, tool, why);
+    return TOOL_USAGE;
+}
+
+void tool_begin(void)
+{
+    signal(SIGPIPE, SIG_IGN);
+}
+
+int tool_end(const char *tool, int code)
+{
+    if ((fflush(stdout) == 0 && ferror(stdout) == 0) || code != TOOL_OK || errno == EPIPE)
+        return code;
+    fprintf(stderr, "%s: cannot write standard output: %s\n", tool, strerror(errno));
+    return TOOL_FAILURE;
 }
 
 int tool_number(const char *text, uint64_t min, uint64_t max, uint64_t *number)
@@ -253,4 +330,46 @@ char *tool_ns(char text[TOOL_TEXT_BYTES], uint64_t ns)
 {
     static const char *const units[] = {"ns", "us", "ms", "s"};
     return scaled_write(text, (double)ns, 1000, units, sizeof units / sizeof units[0]);
+}
+
+/* ---- progress -------------------------------------------------------------------------------- */
+
+bool tool_terminal(int fd)
+{
+    const char *term = getenv("TERM");
+    return isatty(fd) == 1 && term != NULL && term[0] != '\0' && strcmp(term, "dumb") != 0;
+}
+
+void tool_progress_begin(struct tool_progress *progress)
+{
+    *progress = (struct tool_progress){.show = tool_terminal(STDERR_FILENO), .begun_ns = geb_now()};
+}
+
+static void progress_print(struct tool_progress *progress, uint64_t events, uint64_t bytes,
+                           const char *end)
+{
+    char size[TOOL_TEXT_BYTES], count[TOOL_TEXT_BYTES], rate[TOOL_TEXT_BYTES];
+    uint64_t now_ns = geb_now();
+    double seconds = (double)(now_ns - progress->begun_ns) / 1e9;
+    double per_s = (double)events / (seconds > 0 ? seconds : 1);
+    fprintf(stderr, "\r%s, %s events, %s events/s \033[K%s", tool_bytes(size, (double)bytes),
+            tool_count(count, events), tool_count(rate, (uint64_t)per_s), end);
+    progress->shown_ns = now_ns;
+}
+
+void tool_progress(struct tool_progress *progress, uint64_t events, uint64_t bytes)
+{
+    if (!progress->show)
+        return;
+    uint64_t last_ns = progress->shown_ns != 0 ? progress->shown_ns : progress->begun_ns;
+    if (geb_now() - last_ns >= PROGRESS_NS)
+        progress_print(progress, events, bytes, "");
+}
+
+void tool_progress_end(struct tool_progress *progress, uint64_t events, uint64_t bytes)
+{
+    if (progress->shown_ns != 0)
+        progress_print(progress, events, bytes, "\n");
+    progress->show = false;
+    progress->shown_ns = 0;
 }

@@ -23,10 +23,19 @@ int tool_exit_code(int rc);
  * geb_last_error(). Returns the exit code. */
 int tool_explain(const char *tool, const char *what, const char *bus, int rc);
 
+/* First and last of a program. tool_begin: who writes into a pipe without a reader gets EPIPE.
+ * tool_end: whether all that was printed has been written, or its reader has gone; returns the exit
+ * code. */
+void tool_begin(void);
+int tool_end(const char *tool, int code);
+
+/* Prints how a command is used, and below it why that was asked for. Returns the exit code. */
+int tool_misused(const char *tool, const char *usage, const char *why);
+
 /* Says that a part is not built yet. Returns the exit code. */
 int tool_not_built(const char *tool, const char *part);
 
-/* "500us", "5s", "1.5ms": a number and ns, us, ms, s or min. Returns 0 or -EINVAL. */
+/* "500us", "5s", "1.5ms": a number and ns, us, ms, s, min or h. Returns 0 or -EINVAL. */
 int tool_duration(const char *text, uint64_t *ns);
 
 /* A whole decimal number within [min, max]. Returns 0 or -EINVAL. */
@@ -52,6 +61,24 @@ const char *tool_bus_first(const char *option, char *const *arguments, int cnt, 
 
 /* Writes the directory of the buses that have names, not paths: GEB_DIR or /dev/shm/geb-UID. */
 void tool_directory(char *text, size_t bytes);
+/* And that of one bus, which may be a path. */
+void tool_directory_of(const char *bus, char *text, size_t bytes);
+
+/* Whether fd is a terminal that understands escape sequences: TERM is set, and not "dumb". */
+bool tool_terminal(int fd);
+
+/* How far a long work has come: one line on standard error, twice a second, if that is a terminal;
+ * else nothing. tool_progress_end: goes to the next line if there is one; once, before messages. */
+struct tool_progress {
+    bool show;
+    uint64_t begun_ns, shown_ns;
+};
+void tool_progress_begin(struct tool_progress *progress);
+void tool_progress(struct tool_progress *progress, uint64_t events, uint64_t bytes);
+void tool_progress_end(struct tool_progress *progress, uint64_t events, uint64_t bytes);
+
+/* Text for a terminal: control characters become '?'. Returns shown, a buffer of the caller. */
+char *tool_shown(char *shown, size_t bytes, const char *text);
 
 /* An argument as a shell takes it: in quotes where it needs them. Returns text. */
 #define TOOL_QUOTED_BYTES 600

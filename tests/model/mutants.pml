@@ -54,6 +54,9 @@
 #define PINS(b, q) ((b) == EXACT(q))
 #elif defined(MUTANT_GRACE_WITHOUT_EXACT)
 #define PINS(b, q) BELOW(b, q)
+#elif !defined(NO_MEMBARRIER) && !defined(MUTANT_KEEP_INEXACT)
+/* Who is inexact has not looked at its cell. */
+#define PINS(b, q) ((b) == EXACT(q))
 #else
 #define PINS(b, q) ((b) == EXACT(q) || BELOW(b, q))
 #endif

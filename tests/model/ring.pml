@@ -11,8 +11,8 @@
  *   - take (take.pml): the whole table, by the consumer and (DROP) by producers that make room. A
  *     taker that loses a CAS starts over. Nothing at t is passed before t is claimed. The C code
  *     looks at tail again for every row, the model only for RETURNED, where the protocol needs it.
- *   - sweep (sweep.pml): a REVOKED(q) goes back when no live record is EXACT(q) or INEXACT at or
- *     below q.
+ *   - sweep (sweep.pml): a REVOKED(q) goes back when, behind a membarrier, no live record is
+ *     EXACT(q); with -DNO_MEMBARRIER, when none is EXACT(q) or INEXACT at or below q.
  *   - recovery, by whoever holds the byte of a dead slot: the sweeper, or a joiner, which may die
  *     of it. A dead record EXACT(q): the cell becomes VOID(q) if it is still usable for q,
  *     RETURNED(q) if it is REVOKED(q); then the record is cleared. A dead inexact record is only
@@ -22,13 +22,15 @@
  *     that CAS. BLOCK: `free` is done; the consumer alone stores tail, reads the cell in place
  *     between its stores of tail and of done, and marks some cells DONE.
  *   - one reordering: the load of step 4 may come before the store of EXACT, as x86 allows.
- *     Without it the inexact record would be needless. The other loads of a publish either have a
+ *     Without it the inexact record would be needless; a membarrier makes EXACT visible where the
+ *     load has overtaken it. The other loads of a publish either have a
  *     locked instruction between them and the stores before, or (step 1) may come early anyway.
  *
- * What is not modelled: memory orders weaker than that, slabs and hands, a restart of the consumer
- * and redelivery, workers that finish out of order, the shelf, exclusive mode (exclusive.pml),
- * sleeping (wake.pml), observers, bad bytes, the timeout of Block, ReturnError (a Block that
- * gives up), the list of suspects of the sweep (the model looks at all cells), event counts.
+ * What is not modelled: memory orders weaker than that (tso.pml), slabs and hands (slab.pml), a
+ * restart of the consumer and redelivery (resume.pml), exclusive mode (exclusive.pml), sleeping
+ * (wake.pml), observers (tso.pml), event counts (resume.pml); workers that finish out of order, the
+ * shelf, bad bytes, the timeout of Block, ReturnError (a Block that gives up), the list of suspects
+ * of the sweep (the model looks at all cells).
  *
  * Names in C: producer() is shr_publish and shr_publish_void; take() is shr_peek_slow, revoke,
  * pass_older, advance and shr_take_at; recover_cell() is settle_claim, recover() shr_sweep_slot,
@@ -114,6 +116,7 @@ bit consumer_gone;
 
 byte event[P * K + 1];          /* what became of each event */
 byte own[P];                    /* what the record of a stopped producer ought to be */
+byte late[P];                   /* the EXACT that the load of the cell has overtaken; 0: none */
 
 /* The names of the checks. They stay 0, so that asserting one fails and prints it. */
 hidden byte no_torn, no_loss, no_duplicate, no_phantom, order_per_producer, no_commit_behind_tail,
@@ -158,6 +161,22 @@ inline account(x)
 
 #include "mutants.pml"
 
+/* The sweeper's membarrier. What is on its way to memory arrives; the dead have nothing there. */
+#if defined(NO_MEMBARRIER) || defined(MUTANT_GRACE_WITHOUT_INEXACT)
+#define LATE(record) skip
+#define MEMBARRIER   skip
+#define MAY_PIN(b, q) BELOW(b, q)
+#else
+#define MAY_PIN(b, q) false
+#define LATE(record) late[me] = record
+#define MEMBARRIER \
+        do \
+        :: i < P && late[i] != 0 -> busy[i] = late[i]; i++ \
+        :: i < P && late[i] == 0 -> i++ \
+        :: else -> break \
+        od
+#endif
+
 #ifdef FINE                             /* several steps, or one */
 #define STEPS
 #else
@@ -168,7 +187,8 @@ inline account(x)
  * The producer dies, or stops for ever, instead of the store beside which this stands. `ought` is
  * what its record has to say for it by then.
  */
-#define FAULT(ought) atomic { me < P && faults > 0 -> faults--; own[me] = ought; goto fault }
+#define FAULT(ought) \
+        atomic { me < P && faults > 0 -> faults--; own[me] = ought; LATE(0); goto fault }
 
 #include "take.pml"
 #include "sweep.pml"
@@ -236,9 +256,9 @@ claim:
         :: STORE_EXACT;
                 s = cell[AT(h)]
 #endif
-        :: s = cell[AT(h)];
+        :: atomic { s = cell[AT(h)]; LATE(EXACT(h)) };
                 if
-                :: STORE_EXACT
+                :: atomic { STORE_EXACT; LATE(0) }
                 :: FAULT(busy[me])
                 fi
         fi;
@@ -289,8 +309,13 @@ claim:
 give_back:
         if
         :: atomic {
+#ifdef NO_MEMBARRIER
                 CHECK(quarantine_respected, cell[AT(h)] == ST(h, REVOKED));
-                change(AT(h), ST(h, RETURNED));
+#endif
+                if
+                :: cell[AT(h)] == ST(h, REVOKED) -> change(AT(h), ST(h, RETURNED))
+                :: else         /* the sweep was first: we had not looked before its barrier */
+                fi;
                 h = 0;
                 RETRY_EVENT }
         :: FAULT(EXACT(h))
@@ -419,7 +444,7 @@ last:
                 :: c < N ->
                         q = POS(cell[c]);
                         do
-                        :: i < P && own[i] != EXACT(q) && !BELOW(own[i], q) -> i++
+                        :: i < P && own[i] != EXACT(q) && !MAY_PIN(own[i], q) -> i++
                         :: else -> break
                         od;
                         CHECK(stop_pins_only_its_own, TAG(cell[c]) != REVOKED || i < P);

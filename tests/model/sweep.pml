@@ -64,7 +64,7 @@ inline recover(i)
 
 inline sweep_cell(c)
 {
-        atomic { i = 0; q = POS(cell[c]) };
+        atomic { i = 0; q = POS(cell[c]); MEMBARRIER; i = 0 };
         do
         :: atomic { i < P && !PINS(busy[i], q) -> i++ }
         :: atomic { i < P && PINS(busy[i], q) };

@@ -5,7 +5,8 @@
  * A waker stores (an event, a free position), which goes through its store buffer, and then loads
  * the gate's flag. If it is up: take it back, raise seq, wake all. A sleeper reads seq (its
  * ticket), puts the flag up, calls membarrier, looks again, and sleeps if seq still is its ticket.
- * membarrier drains the buffers of the wakers one after the other, in its own time.
+ * membarrier drains the buffer of its caller, where the flag waits, and those of the wakers, one
+ * after the other, in its own time.
  * The check no_lost_wakeup: no sleeper sleeps while something waits for it and no waker is left.
  *
  * A waker may be killed between its store and its wake (DEATHS): only then may the bound of the
@@ -28,6 +29,7 @@
 byte work;                      /* what is visible and not yet taken */
 byte buffer[W];                 /* stores that are not visible yet */
 byte flag, seq;
+bit raised[S];                  /* a flag that is in its sleeper's buffer yet */
 bit asleep[S];
 byte gone;
 byte deaths = DEATHS;
@@ -36,6 +38,9 @@ bit died;
 hidden byte no_lost_wakeup;
 
 #define DRAIN(i) work = work + buffer[i]; buffer[i] = 0
+#define DRAIN_FLAG \
+        flag = (raised[me] -> 1 : flag); \
+        raised[me] = 0
 
 proctype waker(byte me)
 {
@@ -69,7 +74,15 @@ proctype waker(byte me)
         atomic { DRAIN(me); gone++ }
 }
 
-/* The store buffer of a waker drains by itself at any time. */
+/* Store buffers drain by themselves at any time. */
+proctype flag_buffer(byte me)
+{
+end:
+        do
+        :: atomic { raised[me] -> DRAIN_FLAG }
+        od
+}
+
 proctype store_buffer(byte me)
 {
         do
@@ -96,12 +109,16 @@ again:
         ticket = seq;
 #endif
 #ifndef MUTANT_FLAG_AFTER_LOOK          /* a waker comes between the look and the flag */
-        flag = 1;
+        raised[me] = 1;
 #endif
 #ifdef MUTANT_TICKET_AFTER_FLAG
         ticket = seq;
 #endif
-#if !defined(MUTANT_NO_MEMBARRIER) && !defined(FENCE)   /* the store is still in the buffer */
+#if defined(FENCE) && !defined(MUTANT_NO_SLEEPER_FENCE)         /* it is in the buffer */
+        atomic { DRAIN_FLAG };
+#endif
+#if !defined(MUTANT_NO_MEMBARRIER) && !defined(FENCE)   /* flag and work are in the buffers */
+        atomic { DRAIN_FLAG };
         do
         :: atomic { i < W -> DRAIN(i); i++ }
         :: atomic { i == W -> i = 0; break }
@@ -114,9 +131,10 @@ again:
         fi;
 #endif
 #ifdef MUTANT_FLAG_AFTER_LOOK
-        flag = 1;
+        raised[me] = 1;
 #endif
         atomic {
+                DRAIN_FLAG;     /* the system call */
                 if
                 :: seq == ticket -> asleep[me] = true
                 :: else
@@ -147,7 +165,7 @@ init
                 od;
                 i = 0;
                 do
-                :: i < S -> run sleeper(i); i++
+                :: i < S -> run sleeper(i); run flag_buffer(i); i++
                 :: else -> break
                 od
         }

@@ -40,6 +40,8 @@ static json_t *bus_json(const struct top_sample *sample)
     json_object_set_new(bus, "closed", json_boolean(info->closed));
     json_object_set_new(bus, "backing", json_string(sample->backing));
     SET(bus, info, page_bytes);
+    if (info->node >= 0)
+        json_object_set_new(bus, "node", json_integer(info->node));
     SET(bus, info, bytes);
     SET(bus, info, slab_bytes);
     SET(bus, info, max_event);
@@ -221,5 +223,5 @@ int top_json_print(const struct top_sample *sample, FILE *to)
     int rc = json_dumpf(root, to, JSON_COMPACT);
     fputc('\n', to);
     json_decref(root);
-    return rc == 0 ? 0 : -ENOMEM;
+    return rc == 0 || ferror(to) != 0 ? 0 : -ENOMEM;
 }

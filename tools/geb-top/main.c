@@ -76,10 +76,9 @@ static int options_parse(struct settings *set, int argc, char **argv)
             return rc;
     }
     set->bus = tool_bus(optind < argc ? argv[optind] : NULL);
-    if (set->bus == NULL || argc - optind > 1) {
-        fputs(usage, stderr);
-        return TOOL_USAGE;
-    }
+    if (set->bus == NULL || argc - optind > 1)
+        return tool_misused("geb-top", usage,
+                            set->bus == NULL ? "name a BUS, or set GEB_BUS" : "one BUS at a time");
     return -1;
 }
 
@@ -108,6 +107,7 @@ static void screen_print(const struct top_sample *sample, const struct top_sampl
     free(text);
 }
 
+/* 0, -errno of the library, or 1: standard output takes no more, about which tool_end knows. */
 static int sample_print(const struct settings *set, bool screen, const struct top_sample *sample,
                         const struct top_sample *before)
 {
@@ -118,9 +118,7 @@ static int sample_print(const struct settings *set, bool screen, const struct to
         screen_print(sample, before);
     else
         top_text_print(sample, before, stdout);
-    if (fflush(stdout) != 0 && rc == 0)
-        rc = -errno;
-    return rc;
+    return rc == 0 && fflush(stdout) != 0 ? 1 : rc;
 }
 
 static void ns_sleep(uint64_t ns)
@@ -131,13 +129,14 @@ static void ns_sleep(uint64_t ns)
         continue;
 }
 
+/* As sample_print. */
 static int bus_show(const struct settings *set, struct geb_watch *watch)
 {
     struct top_sample sample[2] = {{0}, {0}};
     int rc = top_sample_init(&sample[0], watch);
     if (rc == 0)
         rc = top_sample_init(&sample[1], watch);
-    bool screen = set->samples != 1 && !set->json && isatty(STDOUT_FILENO) == 1;
+    bool screen = set->samples != 1 && !set->json && tool_terminal(STDOUT_FILENO);
     if (rc == 0 && screen)
         printf("\033[2J");
     for (uint64_t n = 0; rc == 0 && n < set->samples; n++) {
@@ -156,7 +155,7 @@ static int bus_show(const struct settings *set, struct geb_watch *watch)
     return rc;
 }
 
-int main(int argc, char **argv)
+static int top_run(int argc, char **argv)
 {
     struct settings set = {.every_ns = 1000000000u, .samples = UINT64_MAX};
     int code = options_parse(&set, argc, argv);
@@ -172,4 +171,10 @@ int main(int argc, char **argv)
         tool_explain("geb-top", "cannot read", set.bus, rc);
     geb_unwatch(watch);
     return tool_exit_code(rc);
+}
+
+int main(int argc, char **argv)
+{
+    tool_begin();
+    return tool_end("geb-top", top_run(argc, argv));
 }

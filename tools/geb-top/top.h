@@ -40,7 +40,7 @@ const char *top_policy_name(enum geb_policy policy);
 /* Prints a sample; rates are those since the one before (NULL: none). */
 void top_text_print(const struct top_sample *sample, const struct top_sample *before, FILE *to);
 
-/* Prints one JSON object in one line. Returns 0 or -ENOMEM. */
+/* Prints one JSON object in one line. Returns 0 or -ENOMEM; ferror tells about `to`. */
 int top_json_print(const struct top_sample *sample, FILE *to);
 
 #endif

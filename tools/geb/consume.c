@@ -60,7 +60,7 @@ struct consume {
     const char *name;
     char *const *topics;
     int topic_cnt;
-    bool json, unbuffered, standby, block;
+    bool json, unbuffered, standby, block, not_made;
     uint64_t count; /* 0: no end */
     uint64_t limit_ns;
     bool limited;
@@ -173,7 +173,6 @@ static void ends_arrange(struct consume *c)
     sigset_t all, before;
     pthread_t thread;
     struct stat st;
-    signal(SIGPIPE, SIG_IGN);
     running = c;
     tool_catch_interrupts(run_stop);
     sigfillset(&all);
@@ -290,6 +289,7 @@ static int bus_open(struct consume *c)
         fprintf(stderr,
                 "geb consume: created the bus \"%s\": when it is full it drops its oldest events\n",
                 c->name);
+    c->not_made = rc < 0;
     return rc;
 }
 
@@ -338,7 +338,8 @@ static int consume_run(struct consume *c)
 {
     int rc = bus_open(c);
     if (rc < 0)
-        return tool_explain("geb consume", "cannot consume", c->name, rc);
+        return c->not_made ? look_create_failed("geb consume", c->name, rc)
+                           : tool_explain("geb consume", "cannot consume", c->name, rc);
     rc = handlers_add(c);
     if (rc == 0)
         rc = event_out_open(&c->out, STDOUT_FILENO, c->json, &stop);
@@ -348,6 +349,7 @@ static int consume_run(struct consume *c)
     }
     if (rc == 0)
         rc = events_print(c);
+    event_out_end(&c->out);
     int code;
     if (rc == -ETIMEDOUT)
         timed_out = 1;
@@ -417,10 +419,8 @@ int command_consume(int argc, char **argv)
     }
     int used;
     c.name = tool_bus_first(bus, argv + optind, argc - optind, argc, &used);
-    if (c.name == NULL) {
-        fputs(usage, stderr);
-        return TOOL_USAGE;
-    }
+    if (c.name == NULL)
+        return tool_misused("geb consume", usage, "name a BUS, or set GEB_BUS");
     c.topics = argv + optind + used;
     c.topic_cnt = argc - optind - used;
     return consume_run(&c);

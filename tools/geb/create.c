@@ -10,6 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
+
+#define LONG_BYTES  (UINT64_C(2) << 30)
+#define EVENT_BYTES 128u /* of the ring, for one event */
 
 static const char usage[] =
     "Examples:\n"
@@ -132,18 +136,7 @@ static int refused(const char *bus, int rc)
         fprintf(stderr, "  what the options mean:  geb create --help\n");
         return TOOL_USAGE;
     }
-    if (rc != -ENOENT)
-        return tool_explain("geb create", "cannot create", bus, rc);
-    char dir[256], quoted[TOOL_QUOTED_BYTES];
-    tool_directory(dir, sizeof dir);
-    const char *slash = strrchr(bus, '/');
-    if (slash != NULL)
-        snprintf(dir, sizeof dir, "%.*s", (int)(slash > bus ? slash - bus : 1), bus);
-    fprintf(stderr,
-            "geb create: cannot create \"%s\": there is no directory %s\n"
-            "  to make it:  mkdir -p %s\n",
-            bus, dir, tool_quoted(quoted, dir));
-    return TOOL_FAILURE;
+    return look_create_failed("geb create", bus, rc);
 }
 
 static int result_print(const struct settings *set, const char *bus, bool existed)
@@ -171,6 +164,13 @@ static int result_print(const struct settings *set, const char *bus, bool existe
     return look_done("geb create");
 }
 
+/* Whether creation takes a second or more. */
+static bool is_long(const struct geb_config *config)
+{
+    return (config->slab_bytes >= LONG_BYTES && config->slab_bytes != GEB_NO_SLABS) ||
+           config->capacity >= LONG_BYTES / EVENT_BYTES;
+}
+
 int command_create(int argc, char **argv)
 {
     static const struct option options[] = {
@@ -188,14 +188,15 @@ int command_create(int argc, char **argv)
             return code;
     }
     const char *bus = tool_bus(optind < argc ? argv[optind] : NULL);
-    if (bus == NULL || argc - optind > 1) {
-        fputs(usage, stderr);
-        return TOOL_USAGE;
-    }
+    if (bus == NULL || argc - optind > 1)
+        return tool_misused("geb create", usage,
+                            bus == NULL ? "name a BUS, or set GEB_BUS" : "one BUS at a time");
     struct geb_watch *before = NULL;
     struct geb_bus *made = NULL;
     bool existed = geb_watch(&before, bus) == 0;
     geb_unwatch(before);
+    if (!existed && is_long(&set.config) && tool_terminal(STDERR_FILENO))
+        fprintf(stderr, "geb create: the kernel allocates the memory ...\n");
     int rc = geb_create(&made, bus, &set.config);
     if (rc < 0)
         return refused(bus, rc);

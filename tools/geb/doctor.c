@@ -1,4 +1,4 @@
-/* geb doctor: the part that reads only. */
+/* geb doctor: the command, and how it prints. */
 #include "tools/geb/doctor.h"
 
 #include "tools/common.h"
@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -18,125 +19,75 @@ static const char usage[] =
     "Examples:\n"
     "  geb doctor                   this machine, and all buses of this user\n"
     "  geb doctor shop              this machine and one bus\n"
+    "  geb doctor --fix             the same, and takes back what dead processes left\n"
     "  geb doctor --json | jq .stale\n"
-    "\nUsage: geb doctor [--json] [BUS]\n"
-    "Looks for participants that died, cells that they left behind, files among the buses that\n"
-    "are none, and at memory and kernel features. It changes nothing.\n"
-    "Not built yet: --fix.\n"
+    "\nUsage: geb doctor [--fix [--remove-unused]] [--json] [BUS]\n"
+    "Looks for participants that died, slots, cells and memory that they left behind, locks of\n"
+    "strangers, files among the buses that are none, and at memory and kernel features. It says\n"
+    "for each finding what was done, or the command to give.\n"
+    "--fix takes back what the dead left (a running consumer does so by itself), removes files of\n"
+    "creators that died, and closes a directory of the buses that others may write to. It never\n"
+    "removes a bus; with --remove-unused it does, if nobody takes part in it and no event waits.\n"
+    "It may be interrupted and repeated, also while the buses are in use.\n"
     "BUS is a name (in GEB_DIR, or /dev/shm/geb-UID) or a path with a slash.\n";
 
-struct report {
-    bool json;
-    json_t *buses, *stale;
-    uint32_t bus_cnt, problem_cnt;
-};
+/* ---- findings -------------------------------------------------------------------------------- */
 
-/* ---- buses ----------------------------------------------------------------------------------- */
-
-static json_t *bus_json(const struct look *look)
+char *doctor_text(char text[DOCTOR_TEXT_BYTES], const char *format, ...)
 {
-    json_t *bus = json_object(), *dead = json_array();
-    for (uint32_t i = 0; i < look->row_cnt; i++) {
-        const struct geb_participant *row = &look->rows[i];
-        if (!look_is_dead(row))
-            continue;
-        json_t *owner = json_object();
-        json_object_set_new(owner, "role", json_string(row->slot == 0 ? "consumer" : "producer"));
-        json_object_set_new(owner, "slot", look_number(row->slot));
-        json_object_set_new(owner, "pid", look_number(row->pid));
-        json_object_set_new(owner, "name", look_text(row->name));
-        json_array_append_new(dead, owner);
-    }
-    json_object_set_new(bus, "name", look_text(look->name));
-    json_object_set_new(bus, "path", look_text(look->info.path));
-    json_object_set_new(bus, "bytes", look_number(look->info.bytes));
-    json_object_set_new(bus, "pending", look_number(look->metrics.pending));
-    json_object_set_new(bus, "dead", dead);
-    json_object_set_new(bus, "quarantined", look_number(look->metrics.quarantined));
-    json_object_set_new(bus, "bad_bytes", look_number(look->metrics.bad_bytes));
-    return bus;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, DOCTOR_TEXT_BYTES, format, args);
+    va_end(args);
+    return text;
 }
 
-static void bus_text(const struct look *look, uint32_t problem_cnt)
+char *doctor_command(char text[DOCTOR_TEXT_BYTES], const char *command, const char *path)
 {
-    char count[TOOL_TEXT_BYTES], bytes[TOOL_TEXT_BYTES], name[64], who[48];
-    look_shown(name, sizeof name, look->name);
-    printf("%s %s: %s, %s events wait\n", problem_cnt == 0 ? "  ok  " : "  look", name,
-           tool_bytes(bytes, (double)look->info.bytes), tool_count(count, look->metrics.pending));
-    for (uint32_t i = 0; i < look->row_cnt; i++) {
-        const struct geb_participant *row = &look->rows[i];
-        if (look_is_dead(row))
-            printf("         dead %s: process %" PRIu32 " (%s), slot %" PRIu32 "\n",
-                   row->slot == 0 ? "consumer" : "producer", row->pid,
-                   look_shown(who, sizeof who, row->name), row->slot);
-    }
-    if (look->metrics.quarantined > 0)
-        printf("         quarantined cells: %s\n", tool_count(count, look->metrics.quarantined));
-    if (look->metrics.bad_bytes > 0)
-        printf("         bad bytes were found %s times: a producer is damaged or hostile\n",
-               tool_count(count, look->metrics.bad_bytes));
-    if (problem_cnt > 0)
-        printf("         a running consumer takes back what the dead left:  geb consume %s\n",
-               name);
+    char quoted[TOOL_QUOTED_BYTES];
+    return doctor_text(text, "%s %s", command, tool_quoted(quoted, path));
 }
 
-static void bus_add(struct report *report, const struct look *look)
+void doctor_find(struct doctor *doctor, json_t *findings, const char *what, const char *did,
+                 const char *todo)
 {
-    uint32_t problem_cnt = look->metrics.quarantined > 0;
-    for (uint32_t i = 0; i < look->row_cnt; i++)
-        problem_cnt += look_is_dead(&look->rows[i]);
-    problem_cnt += look->metrics.bad_bytes > 0;
-    report->bus_cnt++;
-    report->problem_cnt += problem_cnt;
-    if (report->json)
-        json_array_append_new(report->buses, bus_json(look));
+    json_t *finding = json_object();
+    json_object_set_new(finding, "what", look_text(what));
+    json_object_set_new(finding, did != NULL ? "did" : "do", look_text(did != NULL ? did : todo));
+    json_array_append_new(findings, finding);
+    if (did != NULL)
+        doctor->fixed_cnt++;
     else
-        bus_text(look, problem_cnt);
+        doctor->problem_cnt++;
 }
 
-/* A file that is no bus of ours. */
-static void stale_add(struct report *report, const char *path, const char *why, int64_t version)
+void doctor_print(const struct doctor *doctor, const char *subject, const json_t *findings)
 {
-    char quoted[TOOL_QUOTED_BYTES], shown[256];
-    report->problem_cnt++;
-    if (report->json) {
-        json_t *file = json_object();
-        json_object_set_new(file, "path", look_text(path));
-        json_object_set_new(file, "why", json_string(why));
-        if (version >= 0)
-            json_object_set_new(file, "layout_version", json_integer(version));
-        json_array_append_new(report->stale, file);
+    char shown[DOCTOR_TEXT_BYTES];
+    bool is_left = false;
+    size_t i;
+    json_t *finding;
+    if (doctor->json)
         return;
+    json_array_foreach(findings, i, finding)
+    {
+        is_left = is_left || json_object_get(finding, "do") != NULL;
     }
-    printf("  look %s: %s", look_shown(shown, sizeof shown, path), why);
-    if (version >= 0)
-        printf(" %" PRId64 "\n         to remove it:  geb rm --force %s", version,
-               look_shown(shown, sizeof shown, tool_quoted(quoted, path)));
-    putchar('\n');
-}
-
-static void file_look(const char *path, const char *name, void *user)
-{
-    struct report *report = user;
-    struct look look;
-    uint32_t version = 0;
-    int rc = look_take(&look, path);
-    int magic = look_magic(path, &version);
-    if (rc == 0)
-        bus_add(report, &look);
-    else if (rc == -EPROTO && magic == 1)
-        stale_add(report, path, "has layout version", version);
-    else if (magic == 1 && rc == -EBADMSG)
-        stale_add(report, path, "is a damaged bus, of layout version", version);
-    else if (rc == -EACCES)
-        stale_add(report, path, "cannot be looked at: no permission", -1);
-    else if (rc == -EBADMSG && strncmp(name, ".geb-", 5) == 0)
-        stale_add(report, path, "is a bus whose creator died, or is still at it", -1);
-    else if (rc == -EBADMSG)
-        stale_add(report, path, "is no bus", -1);
-    else if (rc != -ENOENT) /* removed just now */
-        stale_add(report, path, "cannot be looked at", -1);
-    look_free(&look);
+    printf("%s %s\n",
+           is_left ? "  look"
+           : i > 0 ? "  done"
+                   : "  ok  ",
+           look_shown(shown, sizeof shown, subject));
+    json_array_foreach(findings, i, finding)
+    {
+        const char *what = json_string_value(json_object_get(finding, "what"));
+        const char *did = json_string_value(json_object_get(finding, "did"));
+        const char *todo = json_string_value(json_object_get(finding, "do"));
+        printf("         %s\n", look_shown(shown, sizeof shown, what != NULL ? what : ""));
+        if (did != NULL || todo != NULL)
+            printf("           %s:  %s\n", did != NULL ? "done" : "to do",
+                   look_shown(shown, sizeof shown, did != NULL ? did : todo));
+    }
 }
 
 /* ---- the machine ----------------------------------------------------------------------------- */
@@ -163,7 +114,7 @@ static json_t *feature_json(int rc)
     return object;
 }
 
-static int report_json(struct report *report, const struct doctor_system *system)
+static int report_json(struct doctor *report, const struct doctor_system *system)
 {
     json_t *root = json_object(), *huge = json_object();
     json_object_set_new(huge, "page_bytes", look_number(system->huge_page_bytes));
@@ -182,6 +133,8 @@ static int report_json(struct report *report, const struct doctor_system *system
     json_object_set_new(root, "buses", report->buses);
     json_object_set_new(root, "stale", report->stale);
     json_object_set_new(root, "problems", look_number(report->problem_cnt));
+    if (report->fix)
+        json_object_set_new(root, "fixed", look_number(report->fixed_cnt));
     return look_print("geb doctor", root, true);
 }
 
@@ -223,32 +176,29 @@ static void system_text(const struct doctor_system *system)
 
 /* ---- the command ----------------------------------------------------------------------------- */
 
-static int examine(struct report *report, const char *bus)
+static int examine(struct doctor *report, const char *bus)
 {
     struct doctor_system system;
-    struct look look;
     doctor_system_read(&system);
-    if (bus != NULL && look_take(&look, bus) < 0) {
-        int rc = look.rc;
-        look_free(&look);
-        return tool_explain("geb doctor", "cannot look at", bus, rc);
-    }
-    report->buses = report->json ? json_array() : NULL;
-    report->stale = report->json ? json_array() : NULL;
+    report->buses = json_array();
+    report->stale = json_array();
     if (!report->json)
         system_text(&system);
-    if (bus != NULL) {
-        bus_add(report, &look);
-        look_free(&look);
+    doctor_directory(report, system.directory.path);
+    if (bus == NULL) {
+        doctor_files(report, system.directory.path);
     } else {
-        int rc = look_directory(system.directory.path, file_look, report);
-        if (rc < 0 && rc != -ENOENT)
-            stale_add(report, system.directory.path, strerror(-rc), -1);
+        int rc = doctor_bus(report, bus);
+        if (rc < 0)
+            return tool_explain("geb doctor", "cannot look at", bus, rc);
     }
     if (report->json)
         return report_json(report, &system);
     if (report->bus_cnt == 0)
         printf("  none in %s\n", system.directory.path);
+    if (report->fix)
+        printf("%" PRIu32 " %s done\n", report->fixed_cnt,
+               report->fixed_cnt == 1 ? "thing" : "things");
     printf("%" PRIu32 " %s\n", report->problem_cnt,
            report->problem_cnt == 1 ? "thing to look at" : "things to look at");
     return look_done("geb doctor");
@@ -258,21 +208,30 @@ int command_doctor(int argc, char **argv)
 {
     static const struct option options[] = {{"json", no_argument, NULL, 'j'},
                                             {"fix", no_argument, NULL, 'f'},
+                                            {"remove-unused", no_argument, NULL, 'r'},
                                             {"help", no_argument, NULL, 'h'},
                                             {NULL, 0, NULL, 0}};
-    struct report report = {0};
+    struct doctor report = {0};
     for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
-        if (c == 'f')
-            return tool_not_built("geb doctor", "--fix");
-        if (c != 'j') {
+        if (c == 'j') {
+            report.json = true;
+        } else if (c == 'f') {
+            report.fix = true;
+        } else if (c == 'r') {
+            report.remove_unused = true;
+        } else {
             fputs(usage, c == 'h' ? stdout : stderr);
             return c == 'h' ? TOOL_OK : TOOL_USAGE;
         }
-        report.json = true;
     }
     if (argc - optind > 1) {
         fputs(usage, stderr);
         return TOOL_USAGE;
     }
-    return examine(&report, tool_bus(optind < argc ? argv[optind] : NULL));
+    if (report.remove_unused && !report.fix) {
+        fputs("geb doctor: --remove-unused goes with --fix\n", stderr);
+        return TOOL_USAGE;
+    }
+    int code = examine(&report, tool_bus(optind < argc ? argv[optind] : NULL));
+    return code == TOOL_OK && report.failed ? TOOL_FAILURE : code;
 }

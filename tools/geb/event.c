@@ -16,7 +16,14 @@ int event_out_open(struct event_out *out, int fd, bool json, volatile sig_atomic
 {
     *out = (struct event_out){.fd = fd, .json = json, .stop = stop, .room = 2 * EVENT_OUT_BYTES};
     out->text = malloc(out->room);
+    if (isatty(fd) != 1)
+        tool_progress_begin(&out->progress);
     return out->text != NULL ? 0 : -ENOMEM;
+}
+
+void event_out_end(struct event_out *out)
+{
+    tool_progress_end(&out->progress, out->all_events, out->all_bytes);
 }
 
 void event_out_close(struct event_out *out)
@@ -188,6 +195,8 @@ int event_put(struct event_out *out, const struct geb_event *event, const char *
         to += event->len;
         *to++ = '\n';
     }
+    out->all_events++;
+    out->all_bytes += (uint64_t)(to - out->text) - out->len;
     out->len = (size_t)(to - out->text);
     if (out->events++ == 0)
         out->first_pos = event->position;
@@ -224,5 +233,6 @@ int event_flush(struct event_out *out)
     out->len -= at;
     if (rc == 0)
         out->events = 0;
+    tool_progress(&out->progress, out->all_events, out->all_bytes);
     return rc;
 }

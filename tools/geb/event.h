@@ -9,6 +9,7 @@
  *     rc = event_put(&out, event, topic_name);          for each event, into the buffer
  *     if (out.len >= EVENT_OUT_BYTES) rc = event_flush(&out);
  *     event_flush(&out);                                whenever there is nothing else to do
+ *     event_out_end(&out);                              before the last messages
  *     event_out_close(&out);
  *
  * For one thread. */
@@ -16,6 +17,7 @@
 #define TOOLS_GEB_EVENT_H
 
 #include "lib/geb.h"
+#include "tools/common.h"
 
 #include <signal.h>
 
@@ -30,10 +32,13 @@ struct event_out {
     size_t len, room;
     uint64_t events; /* put since the buffer was empty: so many are not surely written */
     uint64_t first_pos, last_pos; /* of those */
+    uint64_t all_events, all_bytes;
+    struct tool_progress progress; /* while the output goes to a file or a pipe */
 };
 
 /* Gives the buffer back with event_out_close in any case. 0 or -ENOMEM. */
 int event_out_open(struct event_out *out, int fd, bool json, volatile sig_atomic_t *stop);
+void event_out_end(struct event_out *out);
 void event_out_close(struct event_out *out);
 
 /* Adds an event to the buffer; never writes. 0 or -ENOMEM. */

@@ -95,10 +95,9 @@ int command_info(int argc, char **argv)
         json = true;
     }
     const char *bus = tool_bus(optind < argc ? argv[optind] : NULL);
-    if (bus == NULL || argc - optind > 1) {
-        fputs(usage, stderr);
-        return TOOL_USAGE;
-    }
+    if (bus == NULL || argc - optind > 1)
+        return tool_misused("geb info", usage,
+                            bus == NULL ? "name a BUS, or set GEB_BUS" : "one BUS at a time");
     struct look look;
     struct stat st = {0};
     int rc = look_take(&look, bus);

@@ -86,6 +86,23 @@ int look_directory(const char *dir, void (*each)(const char *path, const char *n
     return seen;
 }
 
+int look_create_failed(const char *tool, const char *bus, int rc)
+{
+    if (rc != -ENOENT)
+        return tool_explain(tool, "cannot create", bus, rc);
+    char dir[256], quoted[TOOL_QUOTED_BYTES], shown[256];
+    struct stat st;
+    tool_directory_of(bus, dir, sizeof dir);
+    fprintf(stderr, "%s: cannot create \"%s\": ", tool, tool_shown(shown, sizeof shown, bus));
+    tool_shown(shown, sizeof shown, dir);
+    tool_quoted(quoted, dir);
+    if (stat(dir, &st) == 0)
+        fprintf(stderr, "no file can be made in %s\n  what it is:  df -h %s\n", shown, quoted);
+    else
+        fprintf(stderr, "there is no directory %s\n  to make it:  mkdir -p %s\n", shown, quoted);
+    return TOOL_FAILURE;
+}
+
 int look_magic(const char *path, uint32_t *version)
 {
     struct shr_header header;
@@ -172,12 +189,7 @@ json_t *look_participants(const struct look *look)
 
 int look_done(const char *tool)
 {
-    if (fflush(stdout) == 0 && ferror(stdout) == 0)
-        return TOOL_OK;
-    if (errno == EPIPE) /* whoever reads has seen enough */
-        return TOOL_OK;
-    fprintf(stderr, "%s: cannot write standard output: %s\n", tool, strerror(errno));
-    return TOOL_FAILURE;
+    return tool_end(tool, TOOL_OK);
 }
 
 int look_print(const char *tool, json_t *json, bool indent)

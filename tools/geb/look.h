@@ -31,6 +31,9 @@ bool look_is_dead(const struct geb_participant *row);
 int look_directory(const char *dir, void (*each)(const char *path, const char *name, void *user),
                    void *user);
 
+/* Says why geb_create failed with rc. Returns the exit code. */
+int look_create_failed(const char *tool, const char *bus, int rc);
+
 /* What a file is: 1 a bus or the remains of one, of *version; 0 something else; or -errno. */
 int look_magic(const char *path, uint32_t *version);
 

@@ -98,10 +98,8 @@ int command_ls(int argc, char **argv)
         }
         list.json = true;
     }
-    if (optind < argc) {
-        fputs(usage, stderr);
-        return TOOL_USAGE;
-    }
+    if (optind < argc)
+        return tool_misused("geb ls", usage, "it lists all buses: one is shown by geb info BUS");
     char dir[256];
     tool_directory(dir, sizeof dir);
     int rc = look_directory(dir, row_print, &list);

@@ -59,7 +59,7 @@ static void help_print(FILE *to)
           to);
 }
 
-int main(int argc, char **argv)
+static int command_run(int argc, char **argv)
 {
     if (argc < 2) {
         help_print(stderr);
@@ -87,4 +87,10 @@ int main(int argc, char **argv)
     fprintf(stderr, "geb: there is no subcommand \"%s\"\n  those that there are:  geb --help\n",
             argv[1]);
     return TOOL_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+    tool_begin();
+    return tool_end("geb", command_run(argc, argv));
 }

@@ -18,6 +18,8 @@
  * consumer and publisher are often started together. */
 #define CONSUMER_GRACE_NS UINT64_C(3000000000)
 #define CONSUMER_LOOK_NS  10000000L
+#define TURN_MAX_NS       1e18
+#define PROGRESS_EVENTS   4096u
 
 static const char usage[] =
     "Examples:\n"
@@ -31,8 +33,9 @@ static const char usage[] =
     "  --lines       each line of standard input is an event, without its newline; an empty line\n"
     "                is an empty event. Any bytes pass, NUL too. A line longer than the bus\n"
     "                allows is an error that names it, and what was before it is published\n"
-    "  --split       cut such a line into events that fit, instead. The consumer sees no seam:\n"
-    "                where lines must stay whole, create the bus with a larger --max-event\n"
+    "  --split       cut such a line into pieces that fit, instead, each an event: the consumer\n"
+    "                prints them as lines of their own. No UTF-8 character is cut. Where lines\n"
+    "                must stay whole, create the bus with a larger --max-event\n"
     "  --name WHO    the producer's name for geb info and geb-top (geb-pub)\n"
     "  --key K       a number: events of one key stay in order among workers\n"
     "  --id ID       a number, shown to handlers; the next event has the next one\n"
@@ -40,6 +43,7 @@ static const char usage[] =
     "  --count N     publish DATA N times (1), or the first N lines\n"
     "  --timeout D   how long one event waits while the bus stays full (policy block): 500us,\n"
     "                5s; then exit 5. Without it: as long as there is a consumer\n"
+    "DATA or TOPICs that begin with a dash go behind --:  geb pub shop -- level -40\n"
     "Not built yet: --args, --after.\n"
     "BUS is a name (in GEB_DIR, or /dev/shm/geb-UID) or a path with a slash. When GEB_BUS is set\n"
     "it may be left out: of two arguments the first is the TOPIC then (with --lines: the BUS).\n"
@@ -49,10 +53,11 @@ static const char usage[] =
 
 static int turn_await(const struct pub *pub)
 {
-    uint64_t due = pub->begun_ns + (uint64_t)((double)pub->published / pub->per_s * 1e9);
-    struct timespec at = {.tv_sec = (time_t)(due / 1000000000u),
-                          .tv_nsec = (long)(due % 1000000000u)};
-    while (tool_interrupted == 0 && geb_now() < due)
+    double after_ns = (double)pub->published / pub->per_s * 1e9;
+    uint64_t due_ns = pub->begun_ns + (uint64_t)(after_ns < TURN_MAX_NS ? after_ns : TURN_MAX_NS);
+    struct timespec at = {.tv_sec = (time_t)(due_ns / 1000000000u),
+                          .tv_nsec = (long)(due_ns % 1000000000u)};
+    while (tool_interrupted == 0 && geb_now() < due_ns)
         clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL);
     return tool_interrupted != 0 ? -EINTR : 0;
 }
@@ -66,38 +71,50 @@ static int publish(struct pub *pub, const void *data, size_t len, uint64_t wait_
     return geb_publish_with(pub->producer, pub->topic, data, len, &options);
 }
 
-/* The bus is full. With --timeout the user has said how long to wait, also for a consumer. */
-static int publish_patiently(struct pub *pub, const void *data, size_t len)
+/* Whether to try a bus again that was full and without a consumer: it has one now, or had one that
+ * made room. Trying in vain would count as meeting a full bus each time. */
+static bool is_worth_trying(const struct pub *pub)
+{
+    struct geb_participant first;
+    struct geb_metrics metrics = GEB_METRICS_INIT;
+    if (geb_watch_participants(pub->watch, &first, 1) == 1 && first.slot == 0 &&
+        !look_is_dead(&first))
+        return true;
+    return geb_watch_metrics(pub->watch, &metrics) < 0 || metrics.used < pub->capacity;
+}
+
+/* The bus is full, and nobody consumes it: rc. With --timeout the user has said how long to wait,
+ * also for a consumer. */
+static int publish_for_nobody(struct pub *pub, const void *data, size_t len, uint64_t until_ns,
+                              int rc)
 {
     const struct timespec pause = {.tv_nsec = CONSUMER_LOOK_NS};
     bool limited = pub->limit_ns != GEB_FOREVER;
-    uint64_t begun_ns = geb_now(), gone_ns = 0;
-    uint64_t until_ns = limited ? begun_ns + pub->limit_ns : GEB_FOREVER;
-    for (;;) {
-        int rc = publish(pub, data, len, until_ns);
-        if (rc != -EPIPE && rc != -ESHUTDOWN)
-            return rc == -ECANCELED ? -EINTR : rc;
-        uint64_t now_ns = geb_now();
-        if (gone_ns == 0)
-            gone_ns = now_ns;
+    uint64_t give_up_ns = limited ? until_ns : geb_now() + CONSUMER_GRACE_NS;
+    while (rc == -EPIPE || rc == -ESHUTDOWN) {
         if (tool_interrupted != 0)
             return -EINTR;
-        if (limited ? now_ns >= until_ns : now_ns - gone_ns >= CONSUMER_GRACE_NS)
+        if (geb_now() >= give_up_ns)
             return limited ? publish(pub, data, len, 0) : rc;
         nanosleep(&pause, NULL);
+        if (is_worth_trying(pub))
+            rc = publish(pub, data, len, until_ns);
     }
+    return rc;
 }
 
 int pub_event(struct pub *pub, const void *data, size_t len)
 {
     if (pub->per_s > 0 && turn_await(pub) < 0)
         return -EINTR;
-    /* Without a deadline to compute: it is for a full bus only. */
-    int rc = publish(pub, data, len, 0);
-    if (rc == -ETIMEDOUT || rc == -EPIPE || rc == -ESHUTDOWN)
-        rc = publish_patiently(pub, data, len);
+    uint64_t until_ns = pub->limit_ns != GEB_FOREVER && pub->limit_ns != 0
+                            ? geb_now() + pub->limit_ns
+                            : pub->limit_ns;
+    int rc = publish(pub, data, len, until_ns);
+    if (rc == -EPIPE || rc == -ESHUTDOWN)
+        rc = publish_for_nobody(pub, data, len, until_ns, rc);
     if (rc < 0)
-        return rc;
+        return rc == -ECANCELED ? -EINTR : rc;
     pub->published++;
     pub->bytes += len;
     if (pub->has_id && ++pub->id == 0)
@@ -105,10 +122,11 @@ int pub_event(struct pub *pub, const void *data, size_t len)
     return 0;
 }
 
-int pub_failed(const struct pub *pub, const char *where, int rc)
+int pub_failed(struct pub *pub, const char *where, int rc)
 {
     char what[160], count[TOOL_TEXT_BYTES], quoted[TOOL_QUOTED_BYTES];
     int code = TOOL_FAILURE;
+    tool_progress_end(&pub->progress, pub->published, pub->bytes);
     if (rc == -EINTR) {
         fprintf(stderr, "geb pub: interrupted\n");
     } else {
@@ -162,10 +180,16 @@ static int data_publish(struct pub *pub)
             return TOOL_FAILURE;
         }
     }
-    for (uint64_t i = 0; i < pub->count && rc == 0; i++)
+    for (uint64_t i = 0; i < pub->count && rc == 0; i++) {
         rc = tool_interrupted != 0 ? -EINTR : pub_event(pub, data, len);
+        if (pub->per_s > 0 || i % PROGRESS_EVENTS == 0)
+            tool_progress(&pub->progress, pub->published, pub->bytes);
+    }
     free(input);
-    return rc < 0 ? pub_failed(pub, NULL, rc) : TOOL_OK;
+    if (rc < 0)
+        return pub_failed(pub, NULL, rc);
+    tool_progress_end(&pub->progress, pub->published, pub->bytes);
+    return TOOL_OK;
 }
 
 /* ---- the command ----------------------------------------------------------------------------- */
@@ -256,10 +280,13 @@ static int options_parse(struct pub *pub, int argc, char **argv)
     pub->bus = tool_bus_first(bus, argv + optind, argc - optind, pub->lines ? 1 : 2, &used);
     char **rest = argv + optind + used;
     int rest_cnt = argc - optind - used;
-    if (pub->bus == NULL || rest_cnt < 1 || rest_cnt > (pub->lines ? 1 : 2)) {
-        fputs(usage, stderr);
-        return TOOL_USAGE;
-    }
+    if (pub->bus == NULL || rest_cnt < 1)
+        return tool_misused("geb pub", usage,
+                            pub->bus == NULL ? "name a BUS, or set GEB_BUS" : "name a TOPIC");
+    if (rest_cnt > (pub->lines ? 1 : 2))
+        return tool_misused("geb pub", usage,
+                            pub->lines ? "with --lines the DATA is standard input"
+                                       : "one DATA at a time: put it in quotes");
     if (pub->split && !pub->lines) {
         fprintf(stderr, "geb pub: --split is for --lines\n");
         return TOOL_USAGE;
@@ -278,18 +305,24 @@ static void producer_cancel(void)
     geb_cancel(interrupted_producer);
 }
 
-/* The largest event of the bus. Who may publish may look as well. */
-static int limits_read(struct pub *pub)
+/* Who may publish may look as well. */
+static int bus_look(struct pub *pub)
 {
-    struct geb_watch *watch;
     struct geb_bus_info info = {.size = sizeof info};
-    int rc = geb_watch(&watch, pub->bus);
-    if (rc < 0)
-        return rc;
-    rc = geb_watch_info(watch, &info);
-    geb_unwatch(watch);
+    int rc = geb_watch(&pub->watch, pub->bus);
+    if (rc == 0)
+        rc = geb_watch_info(pub->watch, &info);
     pub->max_event = info.max_event;
+    pub->capacity = info.capacity;
     return rc;
+}
+
+static int topic_failed(const struct pub *pub, int rc)
+{
+    char what[160], shown[64];
+    snprintf(what, sizeof what, "cannot use the topic \"%s\" of",
+             tool_shown(shown, sizeof shown, pub->topic_name));
+    return tool_explain("geb pub", what, pub->bus, rc);
 }
 
 int command_pub(int argc, char **argv)
@@ -301,19 +334,22 @@ int command_pub(int argc, char **argv)
     tool_catch_interrupts(producer_cancel);
     int rc = geb_join(&pub.producer, pub.bus, pub.who);
     if (rc == 0)
-        rc = limits_read(&pub);
+        rc = bus_look(&pub);
     if (rc < 0) {
         code = tool_explain("geb pub", "cannot join", pub.bus, rc);
+        geb_unwatch(pub.watch);
         geb_leave(pub.producer);
         return code;
     }
     interrupted_producer = pub.producer;
     rc = geb_topic(pub.producer, pub.topic_name, &pub.topic);
     pub.begun_ns = geb_now();
+    tool_progress_begin(&pub.progress);
     if (rc < 0)
-        code = tool_explain("geb pub", "cannot use the topic", pub.topic_name, rc);
+        code = topic_failed(&pub, rc);
     else
         code = pub.lines ? pub_lines(&pub) : data_publish(&pub);
+    geb_unwatch(pub.watch);
     geb_leave(pub.producer);
     return code;
 }

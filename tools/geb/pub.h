@@ -3,6 +3,7 @@
 #define TOOLS_GEB_PUB_H
 
 #include "lib/geb.h"
+#include "tools/common.h"
 
 #include <stdbool.h>
 
@@ -16,10 +17,12 @@ struct pub {
     uint64_t limit_ns; /* how long a full bus may make one event wait; GEB_FOREVER */
 
     struct geb_producer *producer;
+    struct geb_watch *watch;
     geb_topic_id topic;
-    uint32_t max_event;
+    uint32_t max_event, capacity;
     uint64_t begun_ns;
     uint64_t published, bytes;
+    struct tool_progress progress;
 };
 
 /* Publishes one event: waits for its turn (--rate) and by the policy of the bus. 0, -errno; -EINTR:
@@ -27,7 +30,7 @@ struct pub {
 int pub_event(struct pub *pub, const void *data, size_t len);
 
 /* Says that pub_event failed; where: "line 7", or NULL. Returns the exit code. */
-int pub_failed(const struct pub *pub, const char *where, int rc);
+int pub_failed(struct pub *pub, const char *where, int rc);
 
 /* Publishes standard input. Returns the exit code. */
 int pub_lines(struct pub *pub);

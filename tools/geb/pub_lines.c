@@ -11,40 +11,16 @@
 #include <string.h>
 #include <unistd.h>
 
-#define READ_BYTES  (UINT64_C(1) << 18)
-#define PROGRESS_NS UINT64_C(500000000)
+#define READ_BYTES     (UINT64_C(1) << 18)
+#define UTF8_BYTES_MAX 4u
 
 struct input {
     char *text;
     size_t room, start, end; /* text[start … end): read, not yet published */
     size_t searched;         /* no newline before it */
     uint64_t line;           /* number of the line at start, from 1 */
-    bool cut;                /* its first part was published already */
     bool at_end;
-    bool show; /* progress, on a terminal */
-    uint64_t shown_ns;
 };
-
-static void progress_print(const struct pub *pub, uint64_t now_ns, const char *end)
-{
-    char bytes[TOOL_TEXT_BYTES], events[TOOL_TEXT_BYTES], rate[TOOL_TEXT_BYTES];
-    double seconds = (double)(now_ns - pub->begun_ns) / 1e9;
-    fprintf(stderr, "\r%s, %s events, %s events/s \033[K%s", tool_bytes(bytes, (double)pub->bytes),
-            tool_count(events, pub->published),
-            tool_count(rate, (uint64_t)((double)pub->published / (seconds > 0 ? seconds : 1))),
-            end);
-}
-
-static void progress_show(const struct pub *pub, struct input *in)
-{
-    if (!in->show)
-        return;
-    uint64_t now_ns = geb_now();
-    if (now_ns - (in->shown_ns != 0 ? in->shown_ns : pub->begun_ns) < PROGRESS_NS)
-        return;
-    progress_print(pub, now_ns, "");
-    in->shown_ns = now_ns;
-}
 
 /* Reads more behind what is there. 0, -errno; -EINTR: interrupted. */
 static int input_fill(struct input *in)
@@ -69,17 +45,29 @@ static int input_fill(struct input *in)
     }
 }
 
-static int line_failed(const struct pub *pub, const struct input *in, int rc)
+static int line_failed(struct pub *pub, const struct input *in, int rc)
 {
     char where[40];
     snprintf(where, sizeof where, "line %" PRIu64, in->line);
     return pub_failed(pub, where, rc);
 }
 
-/* The line at start has more than max_event bytes, and maybe no end yet. */
+/* How much of a text that is longer than max bytes makes the next piece: not a part of a UTF-8
+ * character, where it is UTF-8. */
+static size_t piece_len(const char *text, size_t max)
+{
+    size_t len = max;
+    while (len > 0 && max - len < UTF8_BYTES_MAX && ((unsigned char)text[len] & 0xc0) == 0x80)
+        len--;
+    return len > 0 && max - len < UTF8_BYTES_MAX ? len : max;
+}
+
+/* The line at start has more than max_event bytes, and maybe no end yet. Publishes a part of it;
+ * more than nothing is left. Returns -1 to go on, or the exit code. */
 static int long_line_publish(struct pub *pub, struct input *in)
 {
     if (!pub->split) {
+        tool_progress_end(&pub->progress, pub->published, pub->bytes);
         fprintf(stderr,
                 "geb pub: line %" PRIu64 " is longer than an event of \"%s\" may be: %" PRIu32
                 " bytes\n"
@@ -90,33 +78,29 @@ static int long_line_publish(struct pub *pub, struct input *in)
         fprintf(stderr, "geb pub: %s events were published\n", tool_count(count, pub->published));
         return TOOL_FAILURE;
     }
-    int rc = pub_event(pub, in->text + in->start, pub->max_event);
+    size_t len = piece_len(in->text + in->start, pub->max_event);
+    int rc = pub_event(pub, in->text + in->start, len);
     if (rc < 0)
         return line_failed(pub, in, rc);
-    in->start += pub->max_event;
-    in->cut = true;
+    in->start += len;
     return -1;
 }
 
 /* Publishes the line at start, of len bytes. Returns -1 to go on, or the exit code. */
 static int line_publish(struct pub *pub, struct input *in, size_t len)
 {
-    while (len > pub->max_event) {
+    const size_t end = in->start + len;
+    while (end - in->start > pub->max_event) {
         int code = long_line_publish(pub, in);
         if (code >= 0)
             return code;
-        len -= pub->max_event;
         if (pub->published >= pub->count)
             return TOOL_OK;
     }
-    /* A line that was cut just before its newline is whole already. */
-    if (len > 0 || !in->cut) {
-        int rc = pub_event(pub, in->text + in->start, len);
-        if (rc < 0)
-            return line_failed(pub, in, rc);
-    }
-    in->start += len + 1;
-    in->cut = false;
+    int rc = pub_event(pub, in->text + in->start, end - in->start);
+    if (rc < 0)
+        return line_failed(pub, in, rc);
+    in->start = end + 1;
     in->line++;
     return pub->published >= pub->count ? TOOL_OK : -1;
 }
@@ -153,7 +137,7 @@ static int buffer_publish(struct pub *pub, struct input *in)
 
 int pub_lines(struct pub *pub)
 {
-    struct input in = {.line = 1, .show = isatty(STDERR_FILENO) == 1};
+    struct input in = {.line = 1};
     in.room = (size_t)pub->max_event + 1 + 2 * READ_BYTES;
     in.text = malloc(in.room);
     if (in.text == NULL) {
@@ -170,11 +154,10 @@ int pub_lines(struct pub *pub)
             code = TOOL_FAILURE;
         } else {
             code = buffer_publish(pub, &in);
-            progress_show(pub, &in);
+            tool_progress(&pub->progress, pub->published, pub->bytes);
         }
     }
-    if (in.shown_ns != 0)
-        progress_print(pub, geb_now(), "\n");
+    tool_progress_end(&pub->progress, pub->published, pub->bytes);
     free(in.text);
     return code;
 }

@@ -103,10 +103,9 @@ int command_rm(int argc, char **argv)
         force = true;
     }
     const char *bus = tool_bus(optind < argc ? argv[optind] : NULL);
-    if (bus == NULL || argc - optind > 1) {
-        fputs(usage, stderr);
-        return TOOL_USAGE;
-    }
+    if (bus == NULL || argc - optind > 1)
+        return tool_misused("geb rm", usage,
+                            bus == NULL ? "name a BUS, or set GEB_BUS" : "one BUS at a time");
     int rc = geb_remove(bus);
     if (rc == 0)
         return TOOL_OK;

@@ -6,8 +6,8 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <inttypes.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -132,6 +132,17 @@ static int events_print(struct tap *t, int *write_rc)
 
 /* ---- how it ended ---------------------------------------------------------------------------- */
 
+/* "producer 1 feeder: 97 of 300, number 4 to 100" */
+static void row_print(const struct geb_tap_row *row, const char *name)
+{
+    char missed[TOOL_TEXT_BYTES], all[TOOL_TEXT_BYTES], shown[48];
+    bool one_gap = row->last_missed - row->first_missed + 1 == row->missed;
+    fprintf(stderr, "  producer %" PRIu32 "%s%s: %s of %s, %s %" PRIu64 " to %" PRIu64 "\n",
+            row->producer, name[0] != '\0' ? " " : "", tool_shown(shown, sizeof shown, name),
+            tool_count(missed, row->missed), tool_count(all, row->seen + row->missed),
+            one_gap ? "number" : "in gaps from number", row->first_missed, row->last_missed);
+}
+
 static void missed_print(struct tap *t, const struct geb_tap_counts *counts)
 {
     static struct geb_tap_row rows[ROWS];
@@ -139,17 +150,19 @@ static void missed_print(struct tap *t, const struct geb_tap_counts *counts)
     char missed[TOOL_TEXT_BYTES], overtaken[TOOL_TEXT_BYTES], seen[TOOL_TEXT_BYTES];
     int cnt = geb_tap_producers(t->watch, rows, ROWS);
     int who_cnt = geb_watch_participants(t->watch, who, ROWS);
-    fprintf(stderr, "geb tap: missed %s events, saw %s; %s positions were overtaken\n",
-            tool_count(missed, counts->missed), tool_count(seen, counts->seen),
-            tool_count(overtaken, counts->overtaken));
+    fprintf(stderr, "geb tap: missed %s events, saw %s\n", tool_count(missed, counts->missed),
+            tool_count(seen, counts->seen));
+    if (counts->overtaken != 0)
+        fprintf(stderr,
+                "  %s positions were used again before it came, from %" PRIu64 " to %" PRIu64 "\n",
+                tool_count(overtaken, counts->overtaken), counts->first_overtaken,
+                counts->last_overtaken);
     for (int i = 0; i < cnt; i++) {
         const char *name = "";
         for (int k = 0; k < who_cnt; k++)
             name = who[k].slot == rows[i].producer ? who[k].name : name;
         if (rows[i].missed != 0)
-            fprintf(stderr, "  producer %u%s%s: %s of %s\n", rows[i].producer,
-                    name[0] != '\0' ? " " : "", name, tool_count(missed, rows[i].missed),
-                    tool_count(seen, rows[i].seen + rows[i].missed));
+            row_print(&rows[i], name);
     }
     if (counts->gone != 0)
         fprintf(stderr,
@@ -207,12 +220,12 @@ static int tap_run(struct tap *t)
     if (rc == 0)
         rc = event_out_open(&t->out, STDOUT_FILENO, t->json, &tool_interrupted);
     if (rc == 0) {
-        signal(SIGPIPE, SIG_IGN);
         tool_catch_interrupts(NULL);
         rc = events_print(t, &write_rc);
         if (write_rc == 0)
             write_rc = event_flush(&t->out);
     }
+    event_out_end(&t->out);
     if (rc < 0)
         code = tool_explain("geb tap", "cannot watch", t->name, rc);
     else
@@ -271,11 +284,16 @@ int command_tap(int argc, char **argv)
     }
     int used;
     t.name = tool_bus_first(bus, argv + optind, argc - optind, argc, &used);
-    if (t.name == NULL) {
-        fputs(usage, stderr);
-        return TOOL_USAGE;
-    }
+    if (t.name == NULL)
+        return tool_misused("geb tap", usage, "name a BUS, or set GEB_BUS");
     t.wanted = argv + optind + used;
     t.wanted_cnt = argc - optind - used;
+    for (int i = 0; i < t.wanted_cnt; i++) {
+        size_t len = strlen(t.wanted[i]);
+        if (len == 0 || len >= sizeof t.topics[0].name) {
+            fprintf(stderr, "geb tap: there is no topic of %zu bytes: 1 to 47 are allowed\n", len);
+            return TOOL_FAILURE;
+        }
+    }
     return tap_run(&t);
 }

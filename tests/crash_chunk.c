@@ -1,0 +1,249 @@
+/* Goal: a producer may be killed or stopped at any instruction as it takes slab chunks and gives
+ * them back: every chunk comes back, no block has two users, others find memory.
+ *
+ * Method: as crash_publish.c and crash_stop.c, on the slow ways of one allocation:
+ *   first    its first block: a chunk from the pool
+ *   class    the pool is empty, and it owns an idle chunk of another class
+ *   trim     it owns idle chunks, and gives back all but one
+ *   runs     it owns an idle run
+ *   orphan   the pool is empty, and a dead producer had a chunk: it sweeps slot and chunk. In
+ *            exclusive mode that is the producer before it
+ *   recall   the pool is empty, and another producer has an idle chunk: it asks that back
+ * Whoever is stopped in the last one may find, when it goes on, that others took the memory: then
+ * its publish says so, and publishes nothing. */
+#include "tests/crash_support.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+
+CRASH_CLOCK_GETTIME
+
+/* Who died reclaiming keeps others from it for 2 ms. */
+#define HOLD_OFF_NS UINT64_C(10000000)
+
+enum way { WAY_FIRST, WAY_CLASS, WAY_TRIM, WAY_RUNS, WAY_ORPHAN, WAY_RECALL };
+static const char *const way_text[] = {"first", "class", "trim", "runs", "orphan", "recall"};
+
+static enum way way(const struct crash_world *w)
+{
+    return (enum way)w->state;
+}
+
+/* Whole chunks that the others hold, or the victim itself where it is alone. */
+static uint32_t hogged(const struct crash_world *w)
+{
+    switch (way(w)) {
+    case WAY_CLASS:
+    case WAY_ORPHAN:
+        return w->map.geo.chunk_cnt - 1;
+    case WAY_RECALL:
+        return w->map.geo.chunk_cnt;
+    default:
+        return 0;
+    }
+}
+
+static struct geb_loan hog[4];
+
+static int take_hogs(const struct crash_world *w, struct crash_sender *s)
+{
+    int rc = 0;
+    for (uint32_t i = 0; rc == 0 && i < hogged(w); i++)
+        rc = geb_loan(s->p, SHR_CHUNK_BYTES, &hog[i]);
+    return rc;
+}
+
+static int return_hogs(struct crash_world *w)
+{
+    for (uint32_t i = 0; i < 4; i++) {
+        if (hog[i].handle != 0)
+            CRASH_EQUAL(geb_return(w->other.p, &hog[i]), 0);
+    }
+    return 0;
+}
+
+/* A dead one in the last slot: the victim's is held until it is dead. */
+static int let_last_die(struct crash_world *w)
+{
+    int rc = w->exclusive ? 0 : crash_join(w, &w->next, CRASH_SUCCESSOR);
+    if (rc == 0)
+        rc = crash_let_die(w, CRASH_DEAD_IDLE);
+    return rc == 0 ? crash_leave(&w->next) : rc;
+}
+
+static int setup(void *user)
+{
+    struct crash_world *w = user;
+    memset(hog, 0, sizeof(hog));
+    int rc = crash_create(w);
+    if (rc == 0 && way(w) == WAY_ORPHAN)
+        rc = let_last_die(w);
+    if (rc == 0 && !w->exclusive)
+        rc = take_hogs(w, &w->other);
+    if (rc == 0 && way(w) == WAY_RECALL)
+        rc = geb_return(w->other.p, &hog[0]);
+    return rc;
+}
+
+/* Chunks that the victim used, and that are idle now. */
+static int own_idle(struct crash_sender *s, uint32_t cnt, size_t bytes)
+{
+    struct geb_loan loan[4];
+    int rc = 0;
+    for (uint32_t i = 0; rc == 0 && i < cnt; i++)
+        rc = geb_loan(s->p, bytes, &loan[i]);
+    for (uint32_t i = 0; rc == 0 && i < cnt; i++)
+        rc = geb_return(s->p, &loan[i]);
+    return rc;
+}
+
+static int prepare(void *user)
+{
+    struct crash_world *w = user;
+    struct crash_sender *s = &w->victim;
+    int rc = crash_join(w, s, CRASH_VICTIM);
+    if (rc == 0 && w->exclusive)
+        rc = take_hogs(w, s);
+    if (rc == 0 && way(w) == WAY_CLASS)
+        rc = own_idle(s, 1, SHR_CHUNK_BYTES);
+    if (rc == 0 && way(w) == WAY_TRIM)
+        rc = own_idle(s, 3, SHR_CHUNK_BYTES);
+    if (rc == 0 && way(w) == WAY_RUNS)
+        rc = own_idle(s, 1, 2 * SHR_CHUNK_BYTES);
+    /* The first use of the heap takes another way now and then. */
+    void *volatile warm = malloc(64);
+    free(warm);
+    if (way(w) == WAY_TRIM && rc == 0)
+        s->p->heap.trim_class = SHR_CLASS_CNT - 1; /* it comes round to it in the end */
+    crash_compose(w, s, w->kind);
+    crash_steady_clock();
+    return rc;
+}
+
+static int region(void *user)
+{
+    struct crash_world *w = user;
+    return crash_publish_now(&w->victim, w->kind);
+}
+
+static int finish(void *user)
+{
+    struct crash_world *w = user;
+    return crash_leave(&w->victim);
+}
+
+static void teardown(void *user)
+{
+    crash_destroy(user);
+}
+
+static int check_end(struct crash_world *w)
+{
+    uint64_t missing;
+    CRASH_TRY(return_hogs(w));
+    CRASH_TRY(crash_drain(w));
+    crash_sweep(w);
+    CRASH_TRY(crash_blocks_free(w));
+    CRASH_TRY(crash_join_again(w, CRASH_LATE, w->kind));
+    if (!w->exclusive)
+        CRASH_TRY(crash_go_on(w, &w->other, CRASH_SLAB, 2 * w->map.geo.cell_cnt + 1));
+    CRASH_EQUAL(crash_leave(&w->other), 0);
+    crash_sweep(w);
+    CRASH_TRY(crash_clean(w));
+    CRASH_TRY(crash_books(w, &missing));
+    CRASH_EQUAL(missing, 0);
+    return 0;
+}
+
+static int check_killed(struct step_child *child, size_t k, void *user)
+{
+    struct crash_world *w = user;
+    struct crash_sender *s = w->exclusive ? &w->next : &w->other;
+    struct shr_account account;
+    (void)child;
+    (void)k;
+    crash_set_ahead(HOLD_OFF_NS);
+    CRASH_TRY(crash_settle(w, w->kind, &account));
+    CRASH_EQUAL(account.dropped, 0);
+    if (w->exclusive || w->variant) { /* its memory, before the consumer sweeps */
+        CRASH_TRY(return_hogs(w));
+        CRASH_EQUAL(crash_join(w, &w->next, CRASH_SUCCESSOR), 0);
+        CRASH_EQUAL(crash_send(w, &w->next, CRASH_INLINE), 0);
+        /* The chunk of an event that the dead published comes back behind it. */
+        CRASH_TRY(crash_drain(w));
+        CRASH_EQUAL(crash_send(w, &w->next, w->kind), 0);
+    }
+    CRASH_TRY(crash_go_on(w, s, CRASH_INLINE, 2 * w->map.geo.cell_cnt + 1));
+    CRASH_EQUAL(crash_leave(&w->next), 0);
+    return check_end(w);
+}
+
+static int check_stopped(struct step_child *child, size_t k, void *user)
+{
+    struct crash_world *w = user;
+    struct shr_account account;
+    int status;
+    (void)k;
+    if (!w->exclusive) {
+        CRASH_TRY(crash_beside(w, &w->other, CRASH_INLINE, crash_stop_events() / 2));
+        /* From what is left: the one that is stopped pins no chunk of the others. */
+        CRASH_TRY(return_hogs(w));
+        CRASH_TRY(crash_beside(w, &w->other, CRASH_SLAB, crash_stop_events() / 2));
+    }
+    CRASH_EQUAL(step_resume(child), 0);
+    CRASH_EQUAL(step_wait(child, &status), 0);
+    bool published = status == 0;
+    CRASH_CHECK(published ||
+                (way(w) >= WAY_ORPHAN && WIFEXITED(status) && WEXITSTATUS(status) == ENOBUFS));
+    CRASH_TRY(crash_settle(w, w->kind, &account));
+    CRASH_EQUAL(w->ledger->sent[CRASH_VICTIM], published);
+    CRASH_TRY(crash_drain(w));
+    CRASH_EQUAL(w->ledger->ended[CRASH_VICTIM][1], published);
+    return check_end(w);
+}
+
+/* Scans of headers are thousands of instructions, so kills are where something differs, and each
+ * way is stopped in under one policy: the policy matters only when there is no memory. */
+static void run(struct crash_world *w, struct step_scenario *s)
+{
+    for (uint32_t policy = 0; policy < 3; policy++) {
+        w->policy = (enum geb_policy)policy;
+        for (uint32_t mode = 0; mode < 2; mode++) {
+            const char *text = mode == 0 ? "shared" : "exclusive";
+            bool slow = way(w) >= WAY_ORPHAN;
+            uint32_t chosen = slow ? GEB_RETURN_ERROR : (w->state + mode) % 3;
+            w->exclusive = mode == 1;
+            w->variant = policy == 1;
+            if ((w->exclusive && way(w) == WAY_RECALL) || (policy != chosen && crash_every(2) != 1))
+                continue;
+            s->every = 0;
+            crash_run(s, STEP_KILL, check_killed, "killed in %s, %s, %s", way_text[w->state],
+                      crash_policy_text[policy], text);
+            s->every = crash_every(slow ? 201 : 61);
+            if (policy == chosen && !(slow && w->exclusive))
+                crash_run(s, STEP_STOP, check_stopped, "stopped in %s, %s, %s", way_text[w->state],
+                          crash_policy_text[policy], text);
+        }
+    }
+}
+
+int main(void)
+{
+    static struct crash_world w = {
+        .producers = 3, .slab_bytes = 4 * SHR_CHUNK_BYTES, .max_event = 2 * SHR_CHUNK_BYTES};
+    struct step_scenario s = {.setup = setup,
+                              .prepare = prepare,
+                              .region = region,
+                              .finish = finish,
+                              .teardown = teardown,
+                              .same = crash_same,
+                              .user = &w};
+    crash_begin();
+    for (w.state = WAY_FIRST; w.state <= WAY_RECALL; w.state++) {
+        w.kind = way(&w) == WAY_TRIM ? CRASH_BIG : CRASH_SLAB;
+        run(&w, &s);
+    }
+    return crash_report("crash_chunk");
+}

@@ -1,0 +1,185 @@
+/* Goal: a producer may be killed or stopped at any instruction as it registers a topic: the name
+ * has one id for everybody, others wait for it one patience at most, and at most one row of the
+ * table is lost.
+ *
+ * Method: a child is killed, or stopped, at each instruction of geb_topic: of a new name, of one
+ * with a schema, of a known one, of a new one behind a row that a dead registrant left undecided.
+ * Then the consumer and another producer register the same name, compare ids, and a thousand events
+ * (a hundred in the quick form) go over it. Who was stopped goes on then; it gets the same id, and
+ * publishes an event on it, which is handled once. No row stays undecided. In the end ledger and
+ * segment are compared as in crash_publish.c. */
+#include "tests/crash_support.h"
+
+#include <string.h>
+
+CRASH_CLOCK_GETTIME
+
+#define NAME      "late"
+#define FIRST_ROW 2u /* behind those of "events" and "nobody" */
+
+enum row { ROW_NEW, ROW_SCHEMA, ROW_KNOWN, ROW_DEAD };
+static const char *const row_text[] = {"new", "new with schema", "known", "new, behind a dead one"};
+
+static int setup(void *user)
+{
+    struct crash_world *w = user;
+    int rc = crash_create(w);
+    if (rc == 0 && w->state == ROW_KNOWN)
+        rc = crash_on(w, NAME);
+    if (rc == 0 && w->state == ROW_DEAD) /* WRITING, of slot 1 in an epoch that is over */
+        shr_store_relaxed(&w->bus->map.topics[FIRST_ROW].state,
+                          UINT64_C(1) << 18 | 1u << 2 | SHR_TOPIC_WRITING);
+    return rc;
+}
+
+static int prepare(void *user)
+{
+    struct crash_world *w = user;
+    int rc = crash_join(w, &w->victim, CRASH_VICTIM);
+    crash_steady_clock();
+    return rc;
+}
+
+static int register_name(const struct crash_world *w, struct crash_sender *s)
+{
+    if (w->state == ROW_SCHEMA)
+        return geb_topic_schema(s->p, NAME, "schema", SHR_INLINE_BYTES, &s->topic);
+    return geb_topic(s->p, NAME, &s->topic);
+}
+
+static int region(void *user)
+{
+    struct crash_world *w = user;
+    return register_name(w, &w->victim);
+}
+
+static int finish(void *user)
+{
+    struct crash_world *w = user;
+    crash_compose(w, &w->victim, CRASH_INLINE);
+    int rc = crash_publish_now(&w->victim, CRASH_INLINE);
+    return rc == 0 ? crash_leave(&w->victim) : rc;
+}
+
+static void teardown(void *user)
+{
+    crash_destroy(user);
+}
+
+/* One READY row has the name; `lost` at most have none; none is undecided. */
+static int check_rows(const struct crash_world *w, uint32_t lost)
+{
+    uint32_t named = 0, dead = 0;
+    for (uint32_t i = FIRST_ROW; i < w->map.geo.topic_cnt; i++) {
+        char text[SHR_NAME_BYTES];
+        uint64_t tag = shr_load_acquire(&w->map.topics[i].state) & SHR_TOPIC_TAG_MASK;
+        shr_text_load(w->map.topics[i].name, SHR_NAME_BYTES / 8, text);
+        CRASH_CHECK(tag != SHR_TOPIC_WRITING);
+        CRASH_CHECK(tag != SHR_TOPIC_READY || strcmp(text, NAME) == 0);
+        named += tag == SHR_TOPIC_READY;
+        dead += tag == SHR_TOPIC_DEAD;
+    }
+    CRASH_EQUAL(named, 1);
+    CRASH_CHECK(dead <= lost + (w->state == ROW_DEAD));
+    return 0;
+}
+
+/* Everybody else uses the name. */
+static int use_name(struct crash_world *w, struct crash_sender *s, uint32_t events)
+{
+    geb_topic_id before = s->topic;
+    CRASH_EQUAL(register_name(w, s), 0);
+    if (w->state != ROW_KNOWN) /* else the handler is there */
+        CRASH_EQUAL(crash_on(w, NAME), 0);
+    CRASH_TRY(check_rows(w, 1));
+    CRASH_EQUAL(shr_load_acquire(&w->map.topics[s->topic].state), SHR_TOPIC_READY);
+    CRASH_TRY(crash_beside(w, s, CRASH_INLINE, events));
+    s->topic = before;
+    return 0;
+}
+
+static int check_end(struct crash_world *w)
+{
+    uint64_t missing;
+    crash_sweep(w);
+    CRASH_TRY(crash_join_again(w, CRASH_LATE, CRASH_INLINE));
+    CRASH_EQUAL(crash_leave(&w->other), 0);
+    crash_sweep(w);
+    CRASH_TRY(check_rows(w, 1));
+    CRASH_TRY(crash_clean(w));
+    CRASH_TRY(crash_books(w, &missing));
+    CRASH_EQUAL(missing, 0);
+    return 0;
+}
+
+static int check_killed(struct step_child *child, size_t k, void *user)
+{
+    struct crash_world *w = user;
+    struct crash_sender *s = &w->other;
+    (void)child;
+    (void)k;
+    if (w->exclusive) {
+        s = &w->next;
+        CRASH_EQUAL(crash_join(w, s, CRASH_SUCCESSOR), 0);
+    }
+    CRASH_TRY(use_name(w, s, 2 * w->map.geo.cell_cnt + 1));
+    CRASH_EQUAL(crash_leave(&w->next), 0);
+    return check_end(w);
+}
+
+static int check_stopped(struct step_child *child, size_t k, void *user)
+{
+    struct crash_world *w = user;
+    struct shr_account account;
+    int status;
+    (void)k;
+    if (!w->exclusive)
+        CRASH_TRY(use_name(w, &w->other, crash_stop_events()));
+    else if (w->state == ROW_NEW || w->state == ROW_DEAD)
+        CRASH_EQUAL(crash_on(w, NAME), 0);
+    CRASH_EQUAL(step_resume(child), 0);
+    CRASH_EQUAL(step_wait(child, &status), 0);
+    CRASH_EQUAL(status, 0);
+    if (w->exclusive && w->state == ROW_SCHEMA) /* before, it would be a topic without one */
+        CRASH_EQUAL(crash_on(w, NAME), 0);
+    CRASH_TRY(crash_settle(w, CRASH_INLINE, &account));
+    CRASH_TRY(crash_drain(w));
+    CRASH_EQUAL(w->ledger->sent[CRASH_VICTIM], 1);
+    CRASH_EQUAL(w->ledger->ended[CRASH_VICTIM][1], 1);
+    return check_end(w);
+}
+
+int main(void)
+{
+    static struct crash_world w = {.kind = CRASH_INLINE};
+    struct step_scenario s = {.setup = setup,
+                              .prepare = prepare,
+                              .region = region,
+                              .finish = finish,
+                              .teardown = teardown,
+                              .same = crash_same,
+                              .user = &w};
+    crash_begin();
+    for (w.state = ROW_NEW; w.state <= ROW_DEAD; w.state++) {
+        for (int policy = 0; policy < 3; policy++) {
+            w.policy = (enum geb_policy)policy;
+            for (int mode = 0; mode < 2; mode++) {
+                const char *text = mode == 0 ? "shared" : "exclusive";
+                w.exclusive = mode == 1;
+                /* What a topic goes through does not depend on the policy. */
+                bool chosen = policy == (int)w.state % 3;
+                if (!chosen && crash_every(2) != 1)
+                    continue;
+                s.every = 0;
+                crash_run(&s, STEP_KILL, check_killed, "killed in topic, %s, %s, %s",
+                          row_text[w.state], crash_policy_text[policy], text);
+                s.every = crash_every(13);
+                if (!chosen)
+                    continue;
+                crash_run(&s, STEP_STOP, check_stopped, "stopped in topic, %s, %s, %s",
+                          row_text[w.state], crash_policy_text[policy], text);
+            }
+        }
+    }
+    return crash_report("crash_topic");
+}
