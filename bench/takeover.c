@@ -7,9 +7,9 @@
  *
  * The floor, lock-poll, is the same without a bus: the victim holds a lock and nothing else, and
  * somebody looks at it as often as a standby does. "gap" is the longest time for which a busy
- * process did not run in the same rounds. The latest that a nap of role 0 ended beside the takeovers
- * is said on standard error: of a p99 beyond the goal, so much, and more, is the machine's, since
- * the dying and the standby must both get a processor. */
+ * process did not run in the same rounds. How late a nap of role 0 ended beside it is said on
+ * standard error: of a p99 beyond the goal, so much, and more, is the machine's, since the dying
+ * and the standby must both get a processor. */
 #include "bench/bus.h"
 #include "bench/floor.h"
 
