@@ -51,7 +51,7 @@ for line in open(sys.argv[1], errors="replace"):
         print("==> skipped: " + test["name"])
     output = (test.get("stdout") or "") + "\n" + (test.get("stderr") or "")
     for found in output.splitlines():
-        if re.search(r"\b[0-9]+ (instructions|kills), [0-9]+ failed", found):
+        if re.search(r"\b[0-9]+ (instructions|kills|events), [0-9]+ failed", found):
             print(test["name"] + ": " + found.strip())
 print(count["passed"], count["failed"], count["skipped"])
 END
