@@ -245,8 +245,11 @@ static void run_all(struct crash_world *w, const char *policy)
                                   .prepare = ways[i].prepare,
                                   .region = ways[i].region,
                                   .teardown = crash_death_teardown,
-                                  .user = w,
-                                  .every = crash_death_every(w, 1)};
+                                  .user = w};
+        if (ways[i].prepare == prepare_open)
+            s.same = crash_same; /* long, and most of it only reads */
+        else
+            s.every = crash_death_every(w, 1);
         for (uint32_t left = 0; left <= LEFT_NONE; left++) {
             w->state = left;
             if (w->exclusive && ways[i].prepare == prepare_open)

@@ -155,11 +155,11 @@ int main(void)
                               .prepare = prepare,
                               .region = region,
                               .teardown = crash_death_teardown,
-                              .user = &w};
+                              .user = &w,
+                              .same = crash_same};
     crash_begin();
     for (int policy = 0; policy < 3; policy++) {
         w.policy = (enum geb_policy)policy;
-        s.every = crash_death_every(&w, 1);
         for (uint32_t left = 0; left < LEFT_CNT; left++) {
             w.state = left;
             if (left < LEFT_HAND || (left == LEFT_HAND) == (w.policy == GEB_DROP_OLDEST))
