@@ -183,7 +183,8 @@ SHR_HOT int shr_next_as(struct shr_consumer *c, struct shr_item *item, bool drop
                 shr_cell_copy(cell, c->copy);
                 item->data = (const unsigned char *)&c->copy[SHR_WORD_BODY];
             }
-            if (SHR_UNLIKELY(!shr_take_in_hand(c, item, meta, gap)))
+            if (SHR_UNLIKELY(!shr_copy_is_of(k, pos)) ||
+                SHR_UNLIKELY(!shr_take_in_hand(c, item, meta, gap)))
                 continue; /* a producer dropped it first */
         } else {
             if (SHR_UNLIKELY(pos == c->again_pos)) {

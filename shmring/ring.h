@@ -159,8 +159,9 @@ SHR_HOT bool shr_is_full(struct shr_writer *w, uint64_t head)
 
 SHR_HOT void shr_fill(struct shr_cell *cell, const uint64_t words[SHR_CELL_WORDS])
 {
-    /* edge R4 release: the claim is visible to an observer that sees any word of the body. The
-     * words are relaxed because READY publishes them. */
+    /* edge R4 release: the claim is visible to an observer that sees any word of the body.
+     * edge R10 release: to a taker, so is that the position one lap before is taken.
+     * The words are relaxed because READY publishes them. */
     shr_fence_release();
 #pragma GCC unroll 7
     for (uint32_t i = 0; i < SHR_CELL_WORDS; i++)
@@ -287,6 +288,15 @@ SHR_HOT void shr_cell_copy(const struct shr_cell *cell, uint64_t words[SHR_CELL_
 #pragma GCC unroll 7
     for (uint32_t i = 0; i < SHR_CELL_WORDS; i++)
         words[i] = shr_load_relaxed(&cell->word[i]);
+}
+
+/* Drop-oldest: whether what was copied from the cell of pos is the event of pos. Asked before the
+ * hand repeats the copy: a later lap's event in the hand would be settled as if it were taken. */
+SHR_HOT bool shr_copy_is_of(const struct shr_taker *k, uint64_t pos)
+{
+    /* edge R10 acquire: had we copied a word of a later lap, we would see that pos is taken. */
+    shr_fence_acquire();
+    return shr_load_relaxed(&k->ring.hot->tail) == pos;
 }
 
 /* Drop-oldest: takes pos. False: somebody else did, and what was copied is void. */
