@@ -117,7 +117,7 @@ static void run_all(struct crash_world *w, const char *policy)
                                      .region = region_dispatch,
                                      .teardown = crash_death_teardown,
                                      .user = w,
-                                     .every = crash_death_every(w, 23)};
+                                     .every = crash_death_every(w, 1)};
     struct step_scenario close = dispatch;
     close.prepare = prepare_close;
     close.region = region_close;

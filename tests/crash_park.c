@@ -245,7 +245,9 @@ static void run_all(struct crash_world *w)
                                  .unblock = unblock,
                                  .teardown = crash_death_teardown,
                                  .user = w,
-                                 .every = crash_death_every(w, 15)};
+                                 .every = crash_death_every(w, 1)};
+    struct step_scenario event = park;
+    event.every = crash_death_every(w, 15);
     struct step_scenario wake = park;
     wake.setup = setup_wake;
     wake.prepare = prepare_wake;
@@ -262,7 +264,7 @@ static void run_all(struct crash_world *w)
     const char *policy = crash_policy_text[w->policy];
     const char *mode = w->exclusive ? "exclusive" : "shared";
     crash_run(&park, STEP_KILL, check, "park, %s, %s", policy, mode);
-    crash_run(&park, STEP_STOP, check_event, "event while parking, %s, %s", policy, mode);
+    crash_run(&event, STEP_STOP, check_event, "event while parking, %s, %s", policy, mode);
     crash_run(&wake, STEP_KILL, check_wake, "wake, %s, %s", policy, mode);
     if (w->policy == GEB_BLOCK)
         crash_run(&room, STEP_STOP, check_room, "room while a producer parks, %s, %s", policy,

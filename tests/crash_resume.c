@@ -230,13 +230,12 @@ static const struct {
     const char *name;
     int (*prepare)(void *user);
     int (*region)(void *user);
-    size_t every;   /* in the quick form */
     bool all_lefts; /* the others come to the same core, so one state will do */
 } ways[] = {
-    {"core", prepare_core, region_core, 3, true},
-    {"geb_open", prepare_open, region_open, 80, false},
-    {"geb_create", prepare_open, region_create, 80, false},
-    {"standby", prepare_standby, region_standby, 20, false},
+    {"core", prepare_core, region_core, true},
+    {"geb_open", prepare_open, region_open, false},
+    {"geb_create", prepare_open, region_create, false},
+    {"standby", prepare_standby, region_standby, false},
 };
 
 static void run_all(struct crash_world *w, const char *policy)
@@ -247,7 +246,7 @@ static void run_all(struct crash_world *w, const char *policy)
                                   .region = ways[i].region,
                                   .teardown = crash_death_teardown,
                                   .user = w,
-                                  .every = crash_death_every(w, ways[i].every)};
+                                  .every = crash_death_every(w, 1)};
         for (uint32_t left = 0; left <= LEFT_NONE; left++) {
             w->state = left;
             if (w->exclusive && ways[i].prepare == prepare_open)
@@ -262,7 +261,7 @@ static void run_all(struct crash_world *w, const char *policy)
                               .region = region_waiting,
                               .teardown = crash_death_teardown,
                               .user = w,
-                              .every = crash_death_every(w, 7)};
+                              .every = crash_death_every(w, 1)};
     crash_run(&s, STEP_KILL, check_waiting, "standby waiting, %s, %s", policy,
               w->exclusive ? "exclusive" : "shared");
 }

@@ -118,12 +118,7 @@ static int region(void *user)
 {
     struct crash_world *w = user;
     sweep(w);
-    /* A cell that nobody commits is passed within two patiences of looks, if the sweep left one. */
-    for (int i = 0; i < 2; i++) {
-        w->bus->empty_looks = 0;
-        w->bus->since_look = 0;
-        geb_dispatch(w->bus, 0);
-    }
+    crash_poll(w);
     sweep(w);
     return 0;
 }
@@ -155,7 +150,7 @@ static int check(struct step_child *child, size_t k, void *user)
 
 int main(void)
 {
-    static struct crash_world w = {.slab_bytes = 4 * SHR_CHUNK_BYTES};
+    static struct crash_world w = {.slab_bytes = 2 * SHR_CHUNK_BYTES};
     struct step_scenario s = {.setup = setup,
                               .prepare = prepare,
                               .region = region,
@@ -164,7 +159,7 @@ int main(void)
     crash_begin();
     for (int policy = 0; policy < 3; policy++) {
         w.policy = (enum geb_policy)policy;
-        s.every = crash_death_every(&w, 47);
+        s.every = crash_death_every(&w, 1);
         for (uint32_t left = 0; left < LEFT_CNT; left++) {
             w.state = left;
             if (left < LEFT_HAND || (left == LEFT_HAND) == (w.policy == GEB_DROP_OLDEST))

@@ -187,7 +187,6 @@ static void run_take(struct crash_world *w)
     const enum crash_kind kinds[] = {CRASH_INLINE, CRASH_SLAB, CRASH_BATCH3};
     struct step_scenario s = take;
     s.user = w;
-    s.every = crash_every(3);
     for (int i = 0; i < 3; i++) {
         w->kind = kinds[i];
         for (int mode = 0; mode < 3; mode++) {

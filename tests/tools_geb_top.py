@@ -41,7 +41,7 @@ ROWS = {
     'handlers': 'name topic calls errors',
 }
 ABSENT = 'shelf transactions workers memory'.split()
-ABSENT_IN = {'bus': ['sealed'], 'consumer': ['standby']}
+ABSENT_IN = {'bus': ['sealed']}
 ABSENT_IN_ROWS = {'slabs': ['min_free'], 'producers': ['cpu', 'node'],
                   'handlers': ['retries', 'p50_ns', 'p99_ns', 'p999_ns', 'max_ns']}
 failures = []
