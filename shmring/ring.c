@@ -36,12 +36,10 @@ uint64_t shr_ring_end(const struct shr_ring *ring)
     uint64_t end = shr_load_acquire(&ring->hot->head);
     if (!ring->exclusive)
         return end;
-    for (uint32_t i = 0; i < ring->cell_cnt; i++, end++) {
-        uint64_t state = shr_load_acquire(&shr_cell_at(ring, end)->state);
-        if (shr_state_pos(state) != end) /* READY, or finished already */
-            break;
-    }
-    return end;
+    /* One step at most: a producer moves head before its next event, and a successor before its
+     * first. More cells that claim to be next are damaged, and would keep everybody busy. */
+    uint64_t state = shr_load_acquire(&shr_cell_at(ring, end)->state);
+    return shr_state_pos(state) == end ? end + 1 : end; /* READY, or finished already */
 }
 
 /* ---- producers ------------------------------------------------------------------------------- */
@@ -266,6 +264,8 @@ static uint32_t drop_at(struct shr_taker *k, const struct shr_map *map, uint64_t
     uint32_t events = shr_words_events(words);
     bool in_slab = (shr_meta_flags(meta) & SHR_FLAG_SLAB) != 0;
     struct shr_hand *hand = k->hand;
+    if (!shr_copy_is_of(&k->ring, pos))
+        return 0;
     if (in_slab) {
         /* From the moment that tail is past pos until the block is free, only this hand names
          * it. */

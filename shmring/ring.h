@@ -111,8 +111,8 @@ static inline struct shr_cell *shr_cell_at(const struct shr_ring *ring, uint64_t
 
 void shr_ring_init(struct shr_ring *ring, const struct shr_map *map);
 
-/* The first position that holds no committed event: head, or in exclusive mode beyond it by what
- * a producer committed before it died. */
+/* The first position that holds no committed event: head, or in exclusive mode one beyond it, if a
+ * producer committed that before it moved head, or died there. */
 uint64_t shr_ring_end(const struct shr_ring *ring);
 
 /* Whether position p may be filled: its cell was left READY, DONE or VOID one lap ago. */
@@ -159,8 +159,9 @@ SHR_HOT bool shr_is_full(struct shr_writer *w, uint64_t head)
 
 SHR_HOT void shr_fill(struct shr_cell *cell, const uint64_t words[SHR_CELL_WORDS])
 {
-    /* edge R4 release: the claim is visible to an observer that sees any word of the body. The
-     * words are relaxed because READY publishes them. */
+    /* edge R4 release: the claim is visible to an observer that sees any word of the body.
+     * edge R10 release: to a taker, so is that the position one lap before is taken.
+     * The words are relaxed because READY publishes them. */
     shr_fence_release();
 #pragma GCC unroll 7
     for (uint32_t i = 0; i < SHR_CELL_WORDS; i++)
@@ -205,7 +206,8 @@ SHR_HOT int64_t shr_try_publish(struct shr_writer *w, const uint64_t words[SHR_C
         return -EAGAIN;
     struct shr_cell *cell = shr_cell_at(&w->ring, w->next); /* known before the claim, we hope */
     shr_store_release(&peer->busy, head << 1);
-    /* edge R1 release: whoever sees the claim sees that we are busy at or before it. */
+    /* edge R1 release: whoever sees the claim sees that we are busy at or before it.
+     * edge R11 release: and what became of the event that was in the cell. */
     uint64_t pos = shr_fetch_add_acq_rel(&hot->head, 1);
     shr_store_release(&peer->busy, pos << 1 | SHR_BUSY_EXACT);
     if (SHR_UNLIKELY(w->fence))
@@ -287,6 +289,16 @@ SHR_HOT void shr_cell_copy(const struct shr_cell *cell, uint64_t words[SHR_CELL_
 #pragma GCC unroll 7
     for (uint32_t i = 0; i < SHR_CELL_WORDS; i++)
         words[i] = shr_load_relaxed(&cell->word[i]);
+}
+
+/* Whether what was copied from the cell of pos is the event of pos, and that not taken yet. Under
+ * drop-oldest asked before the hand repeats the copy: a later lap's event in the hand would be
+ * settled as if it were taken. */
+SHR_HOT bool shr_copy_is_of(const struct shr_ring *ring, uint64_t pos)
+{
+    /* edge R10 acquire: had we copied a word of a later lap, we would see that pos is taken. */
+    shr_fence_acquire();
+    return shr_load_relaxed(&ring->hot->tail) == pos;
 }
 
 /* Drop-oldest: takes pos. False: somebody else did, and what was copied is void. */

@@ -221,8 +221,11 @@ static void run(struct crash_world *w, struct step_scenario *s)
             s->every = 0;
             crash_run(s, STEP_KILL, check_killed, "killed in %s, %s, %s", way_text[w->state],
                       crash_policy_text[policy], text);
+            /* crash_slab.c stops a sweeper and a recaller at each instruction. */
             s->every = crash_every(slow ? 201 : 61);
-            if (policy == chosen && !(slow && w->exclusive))
+            if (slow && support_depth() == SUPPORT_CI)
+                s->every = 11;
+            if (policy == chosen && (!w->exclusive || (!slow && crash_every(2) != 1)))
                 crash_run(s, STEP_STOP, check_stopped, "stopped in %s, %s, %s", way_text[w->state],
                           crash_policy_text[policy], text);
         }

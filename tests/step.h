@@ -54,7 +54,8 @@
  * second one tells whether the way is always the same. If so, a far point is reached by a
  * breakpoint at (address, occurrence) and the steps that remain, whichever is cheapest; else by
  * steps alone, from the start. On arrival the address is compared with the recorded one; when it
- * differs, the region counts as varying and breakpoints are given up. (One thing this cannot see:
+ * differs, another child is sent there, and when it differs again and again the region counts as
+ * varying and breakpoints are given up. (One thing this cannot see:
  * a run that takes more turns of a loop before the breakpoint than both walks did. Its point is
  * still the recorded address and occurrence.) Tracer and child share one processor while the tracer
  * steps, since a step is two switches.
