@@ -22,30 +22,14 @@ static void raise(shr_a64 *counter, uint64_t add)
 
 /* ---- resuming -------------------------------------------------------------------------------- */
 
-/* What the hand says of an event, wherever it is kept. */
-struct in_hand {
-    uint64_t pos;
-    uint64_t meta;
-    uint64_t number;
-    uint64_t events;
-    uint64_t ref;
-};
-
-/* Under drop-oldest the hand holds it all: its cell may be in use again. */
-static void read_hand(const struct shr_hand *hand, struct in_hand *h)
-{
-    h->meta = shr_load_relaxed(&hand->meta);
-    h->number = shr_load_relaxed(&hand->number);
-    h->events = shr_load_relaxed(&hand->events);
-    h->ref = shr_load_relaxed(&hand->ref);
-}
-
-/* Otherwise the cell does: it is not reused before tail and done are past it. */
-static void read_cell(struct shr_consumer *c, struct in_hand *h)
+/* Without drops the cell says what the hand does under drop-oldest: it is not reused before tail
+ * and done are past it. */
+static void read_cell(struct shr_consumer *c, struct shr_in_hand *h)
 {
     struct shr_item item = {.pos = h->pos};
     struct shr_cell *cell = shr_cell_at(&c->taker.ring, h->pos);
     uint64_t number = shr_load_relaxed(&cell->word[SHR_WORD_NUMBER]);
+    h->number = h->events = h->ref = 0;
     h->meta = shr_load_relaxed(&cell->word[SHR_WORD_META]);
     if (!shr_decode(c, cell, &item, h->meta, number)) /* it was valid once: damaged since then */
         return;
@@ -56,7 +40,7 @@ static void read_cell(struct shr_consumer *c, struct in_hand *h)
 }
 
 /* Event numbers and the block of an event that is finished. */
-static void settle_finished(struct shr_consumer *c, const struct in_hand *h)
+static void settle_finished(struct shr_consumer *c, const struct shr_in_hand *h)
 {
     uint32_t slot = shr_meta_slot(h->meta);
     if (slot <= c->slot_cnt && h->events != 0)
@@ -69,21 +53,20 @@ static void settle_finished(struct shr_consumer *c, const struct in_hand *h)
 static void resume_hand(struct shr_consumer *c, const struct shr_hand *hand)
 {
     struct shr_tally *tally = c->tally;
-    struct in_hand h = {.pos = shr_load_acquire(&hand->pos)};
+    struct shr_in_hand h;
+    bool in_hand = shr_hand_read(hand, &h); /* whole: its owner is dead */
     uint64_t tail = shr_load_acquire(&c->taker.ring.hot->tail);
     bool drop_oldest = c->taker.ring.drop_oldest;
-    if (h.pos == 0 || (drop_oldest ? (int64_t)(tail - h.pos) <= 0 : tail != h.pos))
+    if (!in_hand || (drop_oldest ? (int64_t)(tail - h.pos) <= 0 : tail != h.pos))
         return; /* nothing in hand, or not taken yet: it is still in the ring */
-    if (drop_oldest)
-        read_hand(hand, &h);
-    else
+    if (!drop_oldest)
         read_cell(c, &h);
     if (shr_load_relaxed(&hand->applied) == h.pos) {
         for (uint32_t i = 0; i < SHR_COL_CNT; i++)
             shr_store_release(&tally->col[i], shr_load_relaxed(&hand->after[i]));
     }
-    shr_store_release(&tally->dropped, shr_load_relaxed(&hand->dropped_after));
-    bool finished = sum_columns(tally) != shr_load_relaxed(&hand->sum_before);
+    shr_store_release(&tally->dropped, h.dropped_after);
+    bool finished = sum_columns(tally) != h.sum_before;
     if (!finished && drop_oldest) {
         /* It is out of the ring, and its handlers may have run. */
         raise(&tally->col[SHR_COL_LOST_IN_CRASH], h.events);

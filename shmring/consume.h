@@ -128,7 +128,9 @@ SHR_HOT bool shr_take_in_hand(struct shr_consumer *c, const struct shr_item *ite
 {
     struct shr_hand *hand = c->taker.hand;
     shr_store_release(&hand->pos, 0);
-    shr_fence_compiler(); /* a death leaves an empty hand or a whole one */
+    /* edge S11 release: who sees a field of this event sees that the last one's hand is gone. Also
+     * for a death, which leaves an empty hand or a whole one. */
+    shr_fence_release();
     shr_store_relaxed(&hand->ref, item->ref);
     shr_store_relaxed(&hand->meta, meta);
     shr_store_relaxed(&hand->number, item->number);
@@ -183,7 +185,7 @@ SHR_HOT int shr_next_as(struct shr_consumer *c, struct shr_item *item, bool drop
                 shr_cell_copy(cell, c->copy);
                 item->data = (const unsigned char *)&c->copy[SHR_WORD_BODY];
             }
-            if (SHR_UNLIKELY(!shr_copy_is_of(k, pos)) ||
+            if (SHR_UNLIKELY(!shr_copy_is_of(&k->ring, pos)) ||
                 SHR_UNLIKELY(!shr_take_in_hand(c, item, meta, gap)))
                 continue; /* a producer dropped it first */
         } else {

@@ -172,6 +172,30 @@ void shr_peer_exit(struct shr_map *map, uint32_t slot)
     shr_store32_relaxed(&peer->state, SHR_PEER_FREE);
 }
 
+/* ---- hands and numbers ----------------------------------------------------------------------- */
+
+bool shr_hand_read(const struct shr_hand *hand, struct shr_in_hand *h)
+{
+    /* edge S6 acquire: a hand that is empty or has gone on is done with what it named; one with a
+     * position names its block. */
+    h->pos = shr_load_acquire(&hand->pos);
+    h->ref = shr_load_relaxed(&hand->ref);
+    h->meta = shr_load_relaxed(&hand->meta);
+    h->number = shr_load_relaxed(&hand->number);
+    h->events = shr_load_relaxed(&hand->events);
+    h->sum_before = shr_load_relaxed(&hand->sum_before);
+    h->dropped_after = shr_load_relaxed(&hand->dropped_after);
+    /* edge S11 acquire: had we read a field of the next event, we would see another position now.
+     * edge S6 acquire: and then that the hand is done with the first. */
+    shr_fence_acquire();
+    return shr_load_acquire(&hand->pos) == h->pos && h->pos != 0;
+}
+
+static uint64_t later(uint64_t a, uint64_t b)
+{
+    return (int64_t)(b - a) > 0 ? b : a;
+}
+
 /* The number that the event at pos gives its producer, if that is the slot and it is beyond
  * `known`; else `known`. The cell may be reused while we look, and may hold anything. */
 static uint64_t number_in_cell(const struct shr_map *map, uint32_t slot, uint64_t pos,
@@ -193,25 +217,19 @@ static uint64_t number_in_cell(const struct shr_map *map, uint32_t slot, uint64_
     uint32_t events = shr_words_events(words);
     if (events == 0 || events > map->geo.max_event)
         events = 1;
-    uint64_t last = shr_extend(known, (uint32_t)words[SHR_WORD_NUMBER]) + events - 1;
-    return (int64_t)(last - known) > 0 ? last : known;
+    return later(known, shr_extend(known, (uint32_t)words[SHR_WORD_NUMBER]) + events - 1);
 }
 
 uint64_t shr_peer_last_number(const struct shr_map *map, uint32_t slot)
 {
     const struct shr_peer *peer = &map->peers[slot];
     uint64_t number = shr_load_relaxed(&peer->published);
-    uint64_t seen = shr_load_relaxed(&map->track[slot].seen);
-    if ((int64_t)(seen - number) > 0)
-        number = seen;
+    number = later(number, shr_load_relaxed(&map->track[slot].seen));
     /* What the consumer has in hand it has seen, though it does not say so before it is done. */
-    const struct shr_hand *hand = &map->hands[0];
-    if (map->geo.policy == SHR_DROP_OLDEST && shr_load_acquire(&hand->pos) != 0 &&
-        shr_meta_slot(shr_load_relaxed(&hand->meta)) == slot) {
-        uint64_t last = shr_load_relaxed(&hand->number) + shr_load_relaxed(&hand->events) - 1;
-        if ((int64_t)(last - number) > 0)
-            number = last;
-    }
+    struct shr_in_hand h;
+    if (map->geo.policy == SHR_DROP_OLDEST && shr_hand_read(&map->hands[0], &h) &&
+        shr_meta_slot(h.meta) == slot)
+        number = later(number, h.number + h.events - 1);
     if (map->geo.exclusive != 0) {
         /* The order is READY, count, head: an uncounted event is at head, or just before it when
          * head was moved past it on behalf of the dead. */

@@ -74,6 +74,22 @@ void shr_peer_exit(struct shr_map *map, uint32_t slot);
  * the consumer knows beyond it when its owner died between commit and count. */
 uint64_t shr_peer_last_number(const struct shr_map *map, uint32_t slot);
 
+/* What a hand says. Without drops only pos, sum_before and dropped_after are its own: the rest is
+ * in the cell. */
+struct shr_in_hand {
+    uint64_t pos;
+    uint64_t ref;
+    uint64_t meta;
+    uint64_t number;
+    uint64_t events;
+    uint64_t sum_before;
+    uint64_t dropped_after;
+};
+
+/* Reads a hand whose owner may go on meanwhile. Any number of readers; never waits. True: all
+ * fields are of one event. False: it is empty, or has changed, and is done with what it held. */
+bool shr_hand_read(const struct shr_hand *hand, struct shr_in_hand *h);
+
 /* Text into and out of the words of a shared struct; always zero-terminated, cut if longer. */
 void shr_text_store(shr_a64 *word, uint32_t words, const char *text);
 void shr_text_load(const shr_a64 *word, uint32_t words, char *text);

@@ -266,7 +266,7 @@ static uint32_t drop_at(struct shr_taker *k, const struct shr_map *map, uint64_t
     uint32_t events = shr_words_events(words);
     bool in_slab = (shr_meta_flags(meta) & SHR_FLAG_SLAB) != 0;
     struct shr_hand *hand = k->hand;
-    if (!shr_copy_is_of(k, pos))
+    if (!shr_copy_is_of(&k->ring, pos))
         return 0;
     if (in_slab) {
         /* From the moment that tail is past pos until the block is free, only this hand names

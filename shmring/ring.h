@@ -290,13 +290,14 @@ SHR_HOT void shr_cell_copy(const struct shr_cell *cell, uint64_t words[SHR_CELL_
         words[i] = shr_load_relaxed(&cell->word[i]);
 }
 
-/* Drop-oldest: whether what was copied from the cell of pos is the event of pos. Asked before the
- * hand repeats the copy: a later lap's event in the hand would be settled as if it were taken. */
-SHR_HOT bool shr_copy_is_of(const struct shr_taker *k, uint64_t pos)
+/* Whether what was copied from the cell of pos is the event of pos, and that not taken yet. Under
+ * drop-oldest asked before the hand repeats the copy: a later lap's event in the hand would be
+ * settled as if it were taken. */
+SHR_HOT bool shr_copy_is_of(const struct shr_ring *ring, uint64_t pos)
 {
     /* edge R10 acquire: had we copied a word of a later lap, we would see that pos is taken. */
     shr_fence_acquire();
-    return shr_load_relaxed(&k->ring.hot->tail) == pos;
+    return shr_load_relaxed(&ring->hot->tail) == pos;
 }
 
 /* Drop-oldest: takes pos. False: somebody else did, and what was copied is void. */

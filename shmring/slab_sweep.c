@@ -135,14 +135,13 @@ static uint32_t hand_cnt(struct shr_map *map)
                                                       : 0;
 }
 
-/* The reference in a hand, 0 if there is none. */
+/* The reference in a hand, 0 if there is none. A hand that changes while we look is done with what
+ * it held when we came. What it holds now it took after that, and we only ask for blocks of
+ * positions that were taken before. */
 static uint64_t hand_ref(const struct shr_hand *hand)
 {
-    /* edge S6 acquire: a hand that is empty or has gone on has freed what it named; one with a
-     * position names its block. */
-    if (shr_load_acquire(&hand->pos) == 0)
-        return 0;
-    return shr_load_relaxed(&hand->ref);
+    struct shr_in_hand h;
+    return shr_hand_read(hand, &h) ? h.ref : 0;
 }
 
 /* Whether the consumer has the very block in hand. */
