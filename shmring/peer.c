@@ -203,14 +203,17 @@ static uint64_t number_in_cell(const struct shr_map *map, uint32_t slot, uint64_
 {
     const struct shr_cell *cell = &map->cells[shr_cell_index(pos, map->geo.cell_cnt)];
     uint64_t words[SHR_CELL_WORDS];
-    uint64_t state = shr_load_acquire(&cell->state); /* edge R2 acquire: the body is whole */
+    /* edge R2 acquire: the body is whole. edge R11 acquire: if it is the state of a later lap, what
+     * became of our event. */
+    uint64_t state = shr_load_acquire(&cell->state);
     uint64_t tag = shr_state_tag(state);
     if (shr_state_pos(state) != pos || (tag != SHR_TAG_READY && tag != SHR_TAG_DONE))
         return known;
     shr_cell_copy(cell, words);
     /* edge R4 acquire: had we read a word of the next lap, we would see its claim here. */
     shr_fence_acquire();
-    uint64_t head = shr_load_relaxed(&map->hot->head);
+    /* edge R11 acquire: if a lap is claimed behind pos, what became of our event. */
+    uint64_t head = shr_load_acquire(&map->hot->head);
     if ((int64_t)(head - pos) >= (int64_t)map->geo.cell_cnt ||
         shr_meta_slot(words[SHR_WORD_META]) != slot)
         return known;
@@ -224,24 +227,28 @@ uint64_t shr_peer_last_number(const struct shr_map *map, uint32_t slot)
 {
     const struct shr_peer *peer = &map->peers[slot];
     uint64_t number = shr_load_relaxed(&peer->published);
-    number = later(number, shr_load_relaxed(&map->track[slot].seen));
-    /* What the consumer has in hand it has seen, though it does not say so before it is done. */
-    struct shr_in_hand h;
-    if (map->geo.policy == SHR_DROP_OLDEST && shr_hand_read(&map->hands[0], &h) &&
-        shr_meta_slot(h.meta) == slot)
-        number = later(number, h.number + h.events - 1);
+    /* An event that its dead producer did not count goes from its cell to the consumer's hand, and
+     * from there to `seen`. We look in this order: whoever finds it gone from one place finds it in
+     * the next. The other way round it could pass us. */
     if (map->geo.exclusive != 0) {
         /* The order is READY, count, head: an uncounted event is at head, or just before it when
          * head was moved past it on behalf of the dead. */
         uint64_t head = shr_load_acquire(&map->hot->head);
         number = number_in_cell(map, slot, head - 1, number);
-        return number_in_cell(map, slot, head, number);
+        number = number_in_cell(map, slot, head, number);
+    } else {
+        /* Acquire pairs with the release of busy after the count; see shr_publish. */
+        uint64_t busy = shr_load_acquire(&peer->busy);
+        if ((busy & SHR_BUSY_EXACT) != 0)
+            number = number_in_cell(map, slot, busy >> 1, number);
     }
-    /* Acquire pairs with the release of busy after the count; see shr_publish. */
-    uint64_t busy = shr_load_acquire(&peer->busy);
-    if ((busy & SHR_BUSY_EXACT) != 0)
-        number = number_in_cell(map, slot, busy >> 1, number);
-    return number;
+    /* Without drops the cell stays the event's until `seen` has it. */
+    struct shr_in_hand h;
+    if (map->geo.policy == SHR_DROP_OLDEST && shr_hand_read(&map->hands[0], &h) &&
+        shr_meta_slot(h.meta) == slot)
+        number = later(number, h.number + h.events - 1);
+    /* Relaxed: what it must have came with the loads above, over R11 and S6. */
+    return later(number, shr_load_relaxed(&map->track[slot].seen));
 }
 
 /* ---- text ------------------------------------------------------------------------------------ */

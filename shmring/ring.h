@@ -206,7 +206,8 @@ SHR_HOT int64_t shr_try_publish(struct shr_writer *w, const uint64_t words[SHR_C
         return -EAGAIN;
     struct shr_cell *cell = shr_cell_at(&w->ring, w->next); /* known before the claim, we hope */
     shr_store_release(&peer->busy, head << 1);
-    /* edge R1 release: whoever sees the claim sees that we are busy at or before it. */
+    /* edge R1 release: whoever sees the claim sees that we are busy at or before it.
+     * edge R11 release: and what became of the event that was in the cell. */
     uint64_t pos = shr_fetch_add_acq_rel(&hot->head, 1);
     shr_store_release(&peer->busy, pos << 1 | SHR_BUSY_EXACT);
     if (SHR_UNLIKELY(w->fence))
