@@ -173,7 +173,8 @@ GEB_API int geb_on_schema(struct geb_bus *bus, const char *topic, const char *sc
                           uint32_t bytes, geb_handler *handler, void *user);
 
 /* Runs the handlers of up to max waiting events (0: as many as the bus holds) and returns how many,
- * a batch counted as one. Does not wait for events. -EDEADLK from within a handler. */
+ * a batch counted as one. Does not wait for events. Returns also after 64 damaged events in a row:
+ * the next call goes on behind them. -EDEADLK from within a handler. */
 GEB_API int geb_dispatch(struct geb_bus *bus, uint32_t max);
 
 /* Dispatches until geb_stop; a standby waits for its turn first. Polls for spin_ns after the last

@@ -34,6 +34,10 @@
  * would move the line of `done` back and forth. */
 #define SHR_DONE_BATCH 32u
 
+/* Events that one call passes at most, since they are damaged or producers drop them first: whoever
+ * goes on to write damaged cells must not keep the consumer in the call. */
+#define SHR_PASSES_MAX 64u
+
 struct shr_item {
     uint64_t pos;
     const unsigned char *data; /* valid until shr_finish */
@@ -159,12 +163,12 @@ SHR_HOT void shr_keep_in_hand(struct shr_consumer *c, const struct shr_item *ite
 /* The hot functions come twice: as the loop of one policy, where drop_oldest is a constant, and
  * under the plain name, where the ring says what it is. */
 
-/* 1: *item is the next event, whole and validated, now in hand. 0: nothing to take now. Never
- * blocks. */
+/* 1: *item is the next event, whole and validated, now in hand. 0: nothing to take now, or only
+ * behind SHR_PASSES_MAX that were passed. Never blocks. */
 SHR_HOT int shr_next_as(struct shr_consumer *c, struct shr_item *item, bool drop_oldest)
 {
     struct shr_taker *k = &c->taker;
-    for (;;) {
+    for (uint32_t passes = 0; passes < SHR_PASSES_MAX; passes++) {
         uint64_t pos = drop_oldest ? shr_load_relaxed(&k->ring.hot->tail) : c->next;
         bool found = shr_peek(k, &pos);
         if (SHR_UNLIKELY(!found)) {
@@ -199,6 +203,7 @@ SHR_HOT int shr_next_as(struct shr_consumer *c, struct shr_item *item, bool drop
             shr_note_gap(c, item->slot, gap);
         return 1;
     }
+    return 0;
 }
 
 static inline int shr_next(struct shr_consumer *c, struct shr_item *item)

@@ -267,6 +267,29 @@ static void refuse(const char *what, const uint64_t words[SHR_CELL_WORDS])
     assert_int_equal(shr_next(&consumer, &item), 0);
 }
 
+/* A call ends though whatever it finds is damaged, and whoever damages it goes on. Its caller sees
+ * then whether it is to stop. */
+static void damaged_cells_do_not_keep_the_consumer(void **state)
+{
+    uint64_t words[SHR_CELL_WORDS];
+    (void)state;
+    for (uint32_t policy = 0; policy < 3; policy++) {
+        consumer_open(policy, 2 * SHR_PASSES_MAX, 0);
+        ring_compose(words, 1, 1);
+        words[SHR_WORD_META] = shr_meta(UINT16_MAX, 1, 8, 0);
+        for (uint32_t i = 0; i < 2 * SHR_PASSES_MAX - 1; i++)
+            ring_commit_words(words);
+        ring_commit(1, 1);
+        assert_int_equal(shr_next(&consumer, &item), 0);
+        assert_int_equal(bad_bytes(), SHR_PASSES_MAX);
+        assert_int_equal(shr_next(&consumer, &item), 1); /* the good one is the 64th of these */
+        assert_int_equal(item.number, 1);
+        assert_int_equal(bad_bytes(), 2 * SHR_PASSES_MAX - 1);
+        shr_finish(&consumer, &item, SHR_COL_DELIVERED);
+        ring_close(NULL);
+    }
+}
+
 static void each_damaged_field_is_refused(void **state)
 {
     (void)state;
@@ -417,6 +440,7 @@ int main(void)
         cmocka_unit_test_teardown(idle_means_that_nothing_waits_in_all_of_the_ring, ring_close),
         cmocka_unit_test_teardown(an_old_ring_works_like_a_new_one, ring_close),
         cmocka_unit_test_teardown(a_lost_take_leaves_no_event_in_hand, ring_close),
+        cmocka_unit_test_teardown(damaged_cells_do_not_keep_the_consumer, ring_close),
         cmocka_unit_test_teardown(each_damaged_field_is_refused, ring_close),
         cmocka_unit_test_teardown(random_cells_do_no_harm, ring_close),
     };
