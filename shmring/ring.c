@@ -36,12 +36,10 @@ uint64_t shr_ring_end(const struct shr_ring *ring)
     uint64_t end = shr_load_acquire(&ring->hot->head);
     if (!ring->exclusive)
         return end;
-    for (uint32_t i = 0; i < ring->cell_cnt; i++, end++) {
-        uint64_t state = shr_load_acquire(&shr_cell_at(ring, end)->state);
-        if (shr_state_pos(state) != end) /* READY, or finished already */
-            break;
-    }
-    return end;
+    /* One step at most: a producer moves head before its next event, and a successor before its
+     * first. More cells that claim to be next are damaged, and would keep everybody busy. */
+    uint64_t state = shr_load_acquire(&shr_cell_at(ring, end)->state);
+    return shr_state_pos(state) == end ? end + 1 : end; /* READY, or finished already */
 }
 
 /* ---- producers ------------------------------------------------------------------------------- */

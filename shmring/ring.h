@@ -111,8 +111,8 @@ static inline struct shr_cell *shr_cell_at(const struct shr_ring *ring, uint64_t
 
 void shr_ring_init(struct shr_ring *ring, const struct shr_map *map);
 
-/* The first position that holds no committed event: head, or in exclusive mode beyond it by what
- * a producer committed before it died. */
+/* The first position that holds no committed event: head, or in exclusive mode one beyond it, if a
+ * producer committed that before it moved head, or died there. */
 uint64_t shr_ring_end(const struct shr_ring *ring);
 
 /* Whether position p may be filled: its cell was left READY, DONE or VOID one lap ago. */

@@ -214,6 +214,8 @@ static uint64_t orphan_word(const struct shr_map *map, uint32_t idx, uint64_t he
     if (word == 0)
         return word;
     if ((word & SHR_OWNER_RECALLED) == 0 && (word & SHR_OWNER_ORPHAN) != 0) {
+        if ((int64_t)(head - (word & ~SHR_OWNER_ORPHAN)) >= 0)
+            return word;
         /* A position that is not there yet was damaged, and would be waited for in vain. */
         uint64_t end = end_now(map, head);
         if ((int64_t)(end - (word & ~SHR_OWNER_ORPHAN)) >= 0)

@@ -274,7 +274,9 @@ static void exclusive_end_stops_at_cells_of_other_laps(void **state)
     assert_int_equal(shr_ring_end(&ring), 1000);
     for (uint64_t pos = 1000; pos < 1016; pos++)
         ring_set_state(pos, shr_state(pos, SHR_TAG_READY));
-    assert_int_equal(shr_ring_end(&ring), 1016); /* ends also if every cell claims to be one */
+    /* All of them claim to be next: damaged, since honest producers are one ahead of head at most.
+     * Nobody who looks for the end walks over them. */
+    assert_int_equal(shr_ring_end(&ring), 1001);
     ring_close(NULL);
 }
 
