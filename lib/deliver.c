@@ -2,6 +2,7 @@
 #include "lib/internal.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -23,7 +24,7 @@ static SHR_COLD void note_error(struct geb_bus *bus, struct gebi_handler *h, int
     if (h->row != &bus->unseen)
         shr_text_load(h->row->name, SHR_NAME_BYTES / 8, name);
     snprintf(text, sizeof(text), "handler of %s", name);
-    gebi_log_error(&bus->map, -rc, text);
+    gebi_log_error(&bus->map, rc >= -INT_MAX ? -rc : INT_MAX, text); /* INT_MIN has no positive */
 }
 
 /* Runs the handlers of one event, the default ones if its topic has none. The column it belongs

@@ -111,12 +111,16 @@ static uint32_t marked_return(const struct shr_map *map, uint32_t recall)
             recall_key(map, word) == 0)
             continue;
         uint32_t unit = unit_length(map, i);
-        if (unit == 0 || !unit_is_ours(map, i, unit, word))
+        if (unit == 0)
+            continue;
+        /* A unit that stays is passed whole, so that damaged lengths, each to the end, cost no more
+         * than one look at each chunk. */
+        length = unit;
+        if (!unit_is_ours(map, i, unit, word))
             continue;
         /* edge S3 release: the last generations, and the freers' (S1), before the next owner. */
         for (uint32_t k = i + unit; k-- > i;)
             returned += shr_cas_release(&map->owners[k], word, 0);
-        length = unit;
     }
     return returned;
 }

@@ -7,6 +7,7 @@
 #include "lib/internal.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -138,6 +139,39 @@ static void log_counts_distinct_errors(void **state)
     api_end(&a);
 }
 
+static int fail_with(struct geb_context *ctx, const struct geb_event *event, void *user)
+{
+    (void)ctx;
+    (void)event;
+    return *(int *)user;
+}
+
+/* A handler may return any int: the log has its positive, or INT_MAX where there is none. */
+static void any_result_of_a_handler_is_logged(void **state)
+{
+    const int results[] = {-1, -INT_MAX, INT_MIN};
+    const int64_t logged[] = {1, INT_MAX};
+    struct geb_error_row rows[4];
+    struct geb_watch *watch;
+    struct api a = {0};
+    int result;
+    (void)state;
+    api_open(&a, GEB_BLOCK, 4);
+    assert_int_equal(geb_on(a.bus, "t", fail_with, &result), 0);
+    assert_int_equal(geb_watch(&watch, a.name), 0);
+    for (int i = 0; i < 3; i++) {
+        result = results[i];
+        api_publish(&a, 0, 1);
+        assert_int_equal(geb_dispatch(a.bus, 0), 1);
+    }
+    assert_int_equal(geb_watch_errors(watch, rows, 4), 2);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(rows[i].code, logged[i]);
+    assert_int_equal(rows[1].count, 2);
+    assert_int_equal(geb_unwatch(watch), 0);
+    api_end(&a);
+}
+
 static void long_text_is_one_kind(void **state)
 {
     struct geb_error_row rows[4];
@@ -167,6 +201,7 @@ int main(void)
         cmocka_unit_test(last_error_belongs_to_its_thread),
         cmocka_unit_test(last_error_is_cut_not_overrun),
         cmocka_unit_test(log_counts_distinct_errors),
+        cmocka_unit_test(any_result_of_a_handler_is_logged),
         cmocka_unit_test(long_text_is_one_kind),
     };
     support_begin();

@@ -224,6 +224,26 @@ static void test_runs(void **state)
     must_alloc(&b, 4 * CHUNK);
 }
 
+/* Lengths that reach over the chunks of others, as only damage leaves them, do not make the
+ * recaller look at these again and again: what stays is passed whole. */
+static void test_damaged_length(void **state)
+{
+    (void)state;
+    struct shr_heap a;
+    bus_open(8, SHR_BLOCK);
+    owner_join(&map, &a, 1);
+    own_idle(&map, &a, 8);
+    assert_int_equal(pool_count(), 0);
+    uint32_t recall = (uint32_t)shr_load_relaxed(&map.hot->recalls) + 1;
+    for (uint32_t i = 1; i < 8; i++)
+        shr_store_relaxed(&map.owners[i], shr_owner_recalled(a.owner, recall));
+    shr_store32_relaxed(&map.chunks[1].class_idx, SHR_CLASS_RUN);
+    shr_store32_relaxed(&map.chunks[1].run_chunks, 7);
+    shr_store_relaxed(&map.chunks[1].block[0], shr_block_word(9, SHR_BLOCK_USED));
+    assert_int_equal(shr_slab_recall(&map), 1); /* chunk 0: the others count as one that is used */
+    assert_int_equal(pool_count(), 1);
+}
+
 static int without_membarrier(void *arg)
 {
     struct shr_heap heap;
@@ -462,6 +482,7 @@ int main(void)
         cmocka_unit_test_teardown(test_announced_stays, bus_close),
         cmocka_unit_test_teardown(test_recaller_left, bus_close),
         cmocka_unit_test_teardown(test_runs, bus_close),
+        cmocka_unit_test_teardown(test_damaged_length, bus_close),
         cmocka_unit_test_teardown(test_membarrier_missing, bus_close),
         cmocka_unit_test_teardown(test_reclaim_alone, bus_close),
         cmocka_unit_test_teardown(test_lives_without_consumer, bus_close),
