@@ -11,6 +11,24 @@ struct follow {
     uint64_t dropped;
 };
 
+/* Without drops the cell says what the hand need not. False: its consumer has gone on meanwhile. */
+static bool look_at_cell(const struct shr_map *map, const struct shr_ring *ring,
+                         struct shr_in_hand *h)
+{
+    uint64_t words[SHR_CELL_WORDS];
+    shr_cell_copy(shr_cell_at(ring, h->pos), words);
+    if (!shr_copy_is_of(ring, h->pos))
+        return false;
+    h->meta = words[SHR_WORD_META];
+    h->events = shr_words_events(words);
+    h->number = 0;
+    uint32_t slot = shr_meta_slot(h->meta);
+    if (slot <= map->geo.producer_cnt)
+        h->number = shr_extend(shr_load_relaxed(&map->peers[slot].published),
+                               (uint32_t)words[SHR_WORD_NUMBER]);
+    return true;
+}
+
 /* What the consumer's hand says beyond its columns. The consumer may stand still or be dead between
  * any two stores, so its hand is read as a successor would settle it (resume_hand in consume.c).
  * Returns where the events begin that are not finished. */
@@ -22,19 +40,9 @@ static uint64_t look_at_hand(const struct shr_map *map, const struct shr_ring *r
     uint64_t tail = shr_load_acquire(&ring->hot->tail);
     if (!shr_hand_read(hand, &h) ||
         (ring->drop_oldest ? (int64_t)(tail - h.pos) <= 0 : tail != h.pos))
-        return tail;          /* nothing in hand, or not taken yet: it is still in the ring */
-    if (!ring->drop_oldest) { /* then the cell says what the hand need not */
-        uint64_t words[SHR_CELL_WORDS];
-        shr_cell_copy(shr_cell_at(ring, h.pos), words);
-        if (!shr_copy_is_of(ring, h.pos))
-            return tail; /* its consumer has gone on: the cells are counted as they are now */
-        h.meta = words[SHR_WORD_META];
-        h.events = shr_words_events(words);
-        h.number = shr_meta_slot(h.meta) <= map->geo.producer_cnt
-                       ? shr_extend(shr_load_relaxed(&map->peers[shr_meta_slot(h.meta)].published),
-                                    (uint32_t)words[SHR_WORD_NUMBER])
-                       : 0;
-    }
+        return tail; /* nothing in hand, or not taken yet: it is still in the ring */
+    if (!ring->drop_oldest && !look_at_cell(map, ring, &h))
+        return tail; /* the cells are counted as they are now */
     bool applied = shr_load_relaxed(&hand->applied) == h.pos;
     uint64_t sum = 0;
     for (uint32_t i = 0; i < SHR_COL_CNT; i++) {
@@ -48,8 +56,8 @@ static uint64_t look_at_hand(const struct shr_map *map, const struct shr_ring *r
     uint32_t slot = shr_meta_slot(h.meta);
     if (!finished && !in_ring)
         account->pending += h.events;
-    uint64_t last = in_ring ? h.number - 1
-                            : h.number + h.events - 1; /* the gap before it is counted */
+    /* The gap before it is counted. */
+    uint64_t last = in_ring ? h.number - 1 : h.number + h.events - 1;
     if (slot <= map->geo.producer_cnt && (int64_t)(last - follow[slot].last) > 0)
         follow[slot].last = last;
     return finished && h.pos == tail ? tail + 1 : tail;
