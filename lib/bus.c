@@ -115,7 +115,7 @@ static void prepare(struct geb_bus *bus)
     bus->sweeper.scan = true;
     bus->context.bus = bus;
     bus->spin_ns = SPIN_DEFAULT_NS;
-    bus->magic = GEBI_BUS_MAGIC;
+    shr_store_release(&bus->life.magic, GEBI_BUS_MAGIC);
 }
 
 int gebi_take_role(struct geb_bus *bus)
@@ -258,8 +258,7 @@ int geb_close(struct geb_bus *bus, uint64_t deadline_ns)
         }
         geb_dispatch(bus, CLOSE_BATCH);
     }
-    bus->magic = 0; /* first: a signal handler may call geb_stop at any moment */
-    shr_fence_compiler();
+    gebi_handle_retire(&bus->life); /* first: geb_stop may be called at any moment */
     if (has_role)
         give_up_role(bus);
     destroy(bus);

@@ -181,7 +181,7 @@ GEB_API int geb_dispatch(struct geb_bus *bus, uint32_t max);
 GEB_API int geb_run(struct geb_bus *bus);
 
 /* Makes geb_run return after the event in hand; before geb_run, makes it return at once. From
- * any thread and from signal handlers. */
+ * any thread and from signal handlers, also while another thread closes the bus, or after that. */
 GEB_API void geb_stop(struct geb_bus *bus);
 
 /* How long geb_run polls before it sleeps: default 50,000 ns; GEB_FOREVER: it never sleeps. */
@@ -275,7 +275,7 @@ GEB_API int geb_commit_with(struct geb_producer *producer, struct geb_loan *loan
 GEB_API int geb_return(struct geb_producer *producer, struct geb_loan *loan);
 
 /* Makes a call of this producer that waits, or the next one that would, return -ECANCELED. From
- * any thread and from signal handlers. */
+ * any thread and from signal handlers, also while another thread lets it leave, or after that. */
 GEB_API void geb_cancel(struct geb_producer *producer);
 
 /* CLOCK_MONOTONIC in nanoseconds, for deadlines: geb_now() + 5000000 is in 5 ms. */

@@ -17,8 +17,12 @@
  * after its end, as zero pages that take no memory. So a call on a dead handle finds a wrong magic
  * and gives -ESTALE instead of touching memory that is gone, or another handle.
  *
- *     alloc, set ──▶ live ──end──▶ zero pages, for ever
+ *     alloc, set ──▶ live ──retire──▶ no more visits ──end──▶ zero pages, for ever
  *                      └─fork, in the child─▶ zero pages
+ *
+ * geb_stop and geb_cancel come from other threads and from signal handlers, also while the handle
+ * ends. Such a visit is counted, and the end waits for those that are in flight. A visit makes a
+ * few system calls at most, and never waits.
  */
 #define GEBI_BUS_MAGIC      UINT64_C(0x6765622d62757321)
 #define GEBI_PRODUCER_MAGIC UINT64_C(0x6765622d70726f64)
@@ -26,6 +30,24 @@
 
 void *gebi_handle_alloc(size_t bytes); /* zeroed, NULL: out of memory */
 void gebi_handle_end(void *handle, size_t bytes);
+
+/* What a visit looks at; the rest of a handle belongs to its thread. */
+struct gebi_life {
+    shr_a64 magic; /* GEBI_*_MAGIC while the handle lives */
+    shr_a32 visits;
+};
+
+/* True: the handle lives until gebi_visit_end. Async-signal-safe, like the end. */
+bool gebi_visit(struct gebi_life *life, uint64_t magic);
+void gebi_visit_end(struct gebi_life *life);
+
+/* From now on nobody visits; waits for those who do. */
+void gebi_handle_retire(struct gebi_life *life);
+
+static inline bool gebi_lives(const struct gebi_life *life, uint64_t magic)
+{
+    return shr_load_relaxed(&life->magic) == magic; /* relaxed: asked by the handle's own thread */
+}
 
 /* ---- errors ---------------------------------------------------------------------------------- */
 
@@ -91,7 +113,7 @@ struct geb_context {
 };
 
 struct geb_bus {
-    uint64_t magic;
+    struct gebi_life life;
     struct shr_map map;
     struct shr_lock lock;         /* the consumer's role */
     struct shr_lock standby_lock; /* the right to be the next one */
@@ -127,7 +149,7 @@ static inline int gebi_check_bus(const struct geb_bus *bus)
 {
     if (SHR_UNLIKELY(bus == NULL))
         return gebi_fail(-EINVAL, "the bus is NULL");
-    if (SHR_UNLIKELY(bus->magic != GEBI_BUS_MAGIC))
+    if (SHR_UNLIKELY(!gebi_lives(&bus->life, GEBI_BUS_MAGIC)))
         return gebi_fail(-ESTALE, "the bus is closed, or this is a child of its process");
     return 0;
 }
@@ -174,7 +196,7 @@ void gebi_log_error(struct shr_map *map, int code, const char *text);
 #define GEBI_TOPICS_KNOWN 1024u /* ids below it need no look at the table after the first */
 
 struct geb_producer {
-    uint64_t magic;
+    struct gebi_life life;
     struct shr_writer writer;
     uint32_t slot;
     uint32_t max_event;

@@ -7,7 +7,7 @@ static inline int check(const struct geb_producer *p)
 {
     if (SHR_UNLIKELY(p == NULL))
         return gebi_fail(-EINVAL, "the producer is NULL");
-    if (SHR_UNLIKELY(p->magic != GEBI_PRODUCER_MAGIC))
+    if (SHR_UNLIKELY(!gebi_lives(&p->life, GEBI_PRODUCER_MAGIC)))
         return gebi_fail(-ESTALE, "the producer has left, or this is a child of its process");
     return 0;
 }
@@ -87,7 +87,7 @@ int geb_join(struct geb_producer **producer, const char *name, const char *who)
         return rc;
     }
     set_up(p);
-    p->magic = GEBI_PRODUCER_MAGIC;
+    shr_store_release(&p->life.magic, GEBI_PRODUCER_MAGIC);
     *producer = p;
     return 0;
 }
@@ -99,8 +99,7 @@ int geb_leave(struct geb_producer *p)
     int rc = check(p);
     if (rc < 0)
         return rc;
-    p->magic = 0; /* first: a signal handler may call geb_cancel at any moment */
-    shr_fence_compiler();
+    gebi_handle_retire(&p->life); /* first: geb_cancel may be called at any moment */
     shr_heap_fini(&p->heap);
     shr_peer_exit(&p->map, p->slot);
     shr_lock_drop(&p->lock);
@@ -127,11 +126,12 @@ int geb_topic(struct geb_producer *p, const char *name, geb_topic_id *topic)
 
 void geb_cancel(struct geb_producer *p)
 {
-    if (p == NULL || p->magic != GEBI_PRODUCER_MAGIC) /* no message: this may be a signal handler */
-        return;
+    if (p == NULL || !gebi_visit(&p->life, GEBI_PRODUCER_MAGIC))
+        return;                            /* no message: this may be a signal handler */
     shr_store32_release(&p->cancelled, 1); /* edge W3 release: before the wake */
     shr_gate_wake(&p->map.hot->space);
     shr_gate_wake(&p->map.hot->freed);
+    gebi_visit_end(&p->life);
 }
 
 /* ---- publishing ------------------------------------------------------------------------------ */
