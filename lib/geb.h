@@ -206,8 +206,8 @@ GEB_API int geb_join(struct geb_producer **producer, const char *name, const cha
 GEB_API int geb_leave(struct geb_producer *producer);
 
 /* The id of a topic, registered if it is new; the same for all processes as long as the bus
- * lives. name: 1 … 47 bytes of text. -EUSERS: the table is full. May spin for one patience when
- * a process died while registering. */
+ * lives. name: 1 … 47 bytes of text. -EUSERS: the table is full. -EBADMSG: it is damaged. May spin
+ * for one patience when a process died while registering. */
 GEB_API int geb_topic(struct geb_producer *producer, const char *name, geb_topic_id *topic);
 
 /* As geb_topic, with a schema: a name that both sides agree on (≤ 47 bytes) and the size of the
