@@ -216,15 +216,18 @@ struct gebi_overrun {
     uint64_t wait_until_ns;
     uint64_t gone_since_ns; /* since when the consumer's lock was seen free; 0: it lives */
     uint32_t drops;
-    uint32_t fruitless;
+    uint32_t attempts;          /* to drop something … */
+    uint32_t stuck;             /* … with nothing to drop or to pass */
+    uint64_t overfull_since_ns; /* since when the ring seems to hold more than it has cells */
+    uint32_t voids;             /* tickets */
     uint32_t spins;
     uint32_t ticket;
     bool entered; /* we said that we sleep; ticket is valid */
     bool counted;
 };
 
-/* Makes room by the policy of the bus, after shr_publish gave -EAGAIN or shr_alloc -ENOBUFS
- * (`rc` says which). 0: try again. */
+/* Makes room by the policy of the bus, after shr_try_publish gave -EAGAIN or shr_alloc -ENOBUFS;
+ * `rc` says which, or is -EINTR: the ticket was void. 0: try again. */
 int gebi_make_room(struct geb_producer *producer, int rc, struct gebi_overrun *overrun);
 
 /* ---- observer -------------------------------------------------------------------------------- */

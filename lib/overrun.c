@@ -4,8 +4,10 @@
 #include <errno.h>
 
 #define DROPS_PER_PUBLISH 64u
-/* So many attempts in vain: the ring is damaged. An honest one gives room long before. */
-#define FRUITLESS_MAX 65536u
+/* A publish that has dropped so often without room for itself, or in so many patiences, fails: the
+ * ring is damaged. An honest one gives room long before. */
+#define ATTEMPTS_MAX  65536u
+#define PATIENCES_MAX 128u
 /* The consumer is gone when nobody has held its lock for so long. */
 #define GONE_NS UINT64_C(1000000000)
 
@@ -80,6 +82,30 @@ static int block(struct geb_producer *p, struct gebi_overrun *o, bool for_block)
     return rc;
 }
 
+/* Whether dropping leads nowhere; tail is the one from before. Others may take the room that we
+ * made, and we may be off the processor, so time alone says nothing: but an honest ring never holds
+ * more than its cells (they are claimed one by one, by at most `capacity` handles, each after it
+ * saw room), and what stands at tail goes in two patiences. */
+static bool drops_in_vain(struct geb_producer *p, struct gebi_overrun *o, uint64_t tail)
+{
+    const struct shr_hot *hot = p->map.hot;
+    uint64_t head = shr_load_acquire(
+        &hot->head); /* before tail: so it seems no fuller than it is */
+    uint64_t now_tail = shr_load_acquire(&hot->tail);
+    int64_t used = (int64_t)(head - now_tail);
+    if (++o->attempts > ATTEMPTS_MAX)
+        return true;
+    if (now_tail == tail && used >= (int64_t)p->map.geo.capacity && ++o->stuck > PATIENCES_MAX / 2)
+        return true;
+    if (used <= (int64_t)p->map.geo.cell_cnt)
+        return false;
+    /* Go on for a while: a small gap is passed, and the consumer's sweep returns its cells. */
+    uint64_t now_ns = shr_now_ns();
+    if (o->overfull_since_ns == 0)
+        o->overfull_since_ns = now_ns;
+    return now_ns - o->overfull_since_ns > PATIENCES_MAX * p->map.geo.patience_ns;
+}
+
 static int drop(struct geb_producer *p, struct gebi_overrun *o, bool for_block)
 {
     if (for_block && o->drops++ >= DROPS_PER_PUBLISH) {
@@ -89,7 +115,9 @@ static int drop(struct geb_producer *p, struct gebi_overrun *o, bool for_block)
         return gebi_fail(-ENOBUFS, "no block of %s came free by dropping %u events", p->map.path,
                          DROPS_PER_PUBLISH);
     }
-    if (shr_drop(&p->taker, &p->map, !for_block) == 0 && ++o->fruitless > FRUITLESS_MAX)
+    uint64_t tail = shr_load_relaxed(&p->map.hot->tail);
+    shr_drop(&p->taker, &p->map, !for_block);
+    if (drops_in_vain(p, o, tail))
         return gebi_fail(-EBADMSG, "%s stays full although it is dropped from", p->map.path);
     return 0;
 }
@@ -97,6 +125,11 @@ static int drop(struct geb_producer *p, struct gebi_overrun *o, bool for_block)
 SHR_COLD int gebi_make_room(struct geb_producer *p, int rc, struct gebi_overrun *o)
 {
     bool for_block = rc == -ENOBUFS;
+    if (rc == -EINTR) {
+        if (++o->voids < SHR_VOIDS_MAX)
+            return 0;
+        return gebi_fail(-EBADMSG, "no cell of %s can be used", p->map.path);
+    }
     if (!o->counted)
         count(&p->writer.peer->full, 1);
     o->counted = true;

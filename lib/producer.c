@@ -216,7 +216,7 @@ static int publish_words(struct geb_producer *p, uint64_t words[SHR_CELL_WORDS],
     struct gebi_overrun overrun = {.wait_until_ns = wait_until_ns};
     int rc;
     while (SHR_UNLIKELY((rc = try_publish(p, words, events, bytes)) < 0)) {
-        if (rc == -EAGAIN && (rc = gebi_make_room(p, rc, &overrun)) < 0)
+        if ((rc = gebi_make_room(p, rc, &overrun)) < 0)
             return rc;
     }
     return 0;
@@ -294,7 +294,7 @@ static SHR_COLD int publish_again(struct geb_producer *p, geb_topic_id topic, co
 {
     struct gebi_overrun overrun = {.wait_until_ns = GEB_FOREVER};
     do {
-        if (rc == -EAGAIN && (rc = gebi_make_room(p, rc, &overrun)) < 0)
+        if ((rc = gebi_make_room(p, rc, &overrun)) < 0)
             return rc;
         rc = try_inline(p, topic, data, len);
     } while (rc < 0);

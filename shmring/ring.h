@@ -234,15 +234,20 @@ SHR_HOT int64_t shr_try_publish(struct shr_writer *w, const uint64_t words[SHR_C
     return (int64_t)pos;
 }
 
-/* The same until it is published, or the ring is full: -EAGAIN. */
+/* Void tickets, one after the other, after which the ring counts as damaged. Each costs an honest
+ * publisher a patience, or is a cell of a stopped or dead one that the ring has not got back. */
+#define SHR_VOIDS_MAX 4096u
+
+/* The same until it is published, or the ring is full: -EAGAIN, or it is damaged: -EBADMSG. */
 static inline int64_t shr_publish(struct shr_writer *w, const uint64_t words[SHR_CELL_WORDS],
                                   uint32_t events)
 {
-    int64_t pos;
-    do {
-        pos = shr_try_publish(w, words, events);
-    } while (pos == -EINTR);
-    return pos;
+    for (uint32_t voids = 0; voids < SHR_VOIDS_MAX; voids++) {
+        int64_t pos = shr_try_publish(w, words, events);
+        if (SHR_LIKELY(pos != -EINTR))
+            return pos;
+    }
+    return -EBADMSG;
 }
 
 /* ---- takers ---------------------------------------------------------------------------------- */

@@ -4,6 +4,8 @@
  * in behaviours_block.c. */
 #include "tests/api_support.h"
 
+#include "lib/internal.h"
+
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -278,6 +280,46 @@ static void full_ring_gives_the_block_back(void **state)
     api_end(&a);
 }
 
+/* ---- damaged rings --------------------------------------------------------------------------- */
+
+/* Every cell says REVOKED at an old position, and done promises room for ever. */
+static void no_cell_can_be_used(void **state)
+{
+    struct geb_options forever = GEB_OPTIONS_INIT;
+    struct api a = {0};
+    (void)state;
+    api_watchdog(60);
+    api_open_slabs(&a, GEB_RETURN_ERROR, CAPACITY, TWO_CHUNKS);
+    struct shr_map *map = &a.producer->map;
+    struct geb_message message = {.topic = a.topic, .len = 100, .data = bytes};
+    for (uint32_t i = 0; i < map->geo.cell_cnt; i++)
+        shr_store_relaxed(&map->cells[i].state, shr_state(i, SHR_TAG_REVOKED));
+    shr_store_relaxed(&map->hot->done, shr_load_relaxed(&map->hot->done) + (UINT64_C(1) << 50));
+    api_refused(geb_publish(a.producer, a.topic, "x", 1), -EBADMSG, "cell");
+    api_refused(geb_publish(a.producer, a.topic, bytes, 100), -EBADMSG, "cell");
+    api_refused(geb_publish_with(a.producer, a.topic, "x", 1, &forever), -EBADMSG, "cell");
+    api_refused(geb_publish_batch(a.producer, &message, 1, NULL), -EBADMSG, "cell");
+    uint64_t words[SHR_CELL_WORDS] = {0};
+    assert_int_equal(shr_publish(&a.producer->writer, words, 1), -EBADMSG);
+    api_end(&a);
+    api_watchdog(0);
+}
+
+/* The ring claims to hold far more than it has cells: a lap for each attempt, and no room. */
+static void dropping_makes_no_room(void **state)
+{
+    struct geb_config config = api_config(GEB_DROP_OLDEST, 65536);
+    struct api a = {0};
+    (void)state;
+    api_watchdog(60);
+    api_open_config(&a, &config);
+    shr_fetch_add_relaxed(&a.producer->map.hot->head, UINT64_C(1) << 40);
+    api_refused(geb_publish(a.producer, a.topic, "x", 1), -EBADMSG, "dropped from");
+    api_refused(geb_publish(a.producer, a.topic, "x", 1), -EBADMSG, "dropped from");
+    api_end(&a);
+    api_watchdog(0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -292,6 +334,8 @@ int main(void)
         cmocka_unit_test(slabs_drop_oldest),
         cmocka_unit_test(slabs_drop_at_most_64),
         cmocka_unit_test(full_ring_gives_the_block_back),
+        cmocka_unit_test(no_cell_can_be_used),
+        cmocka_unit_test(dropping_makes_no_room),
     };
     support_begin();
     return cmocka_run_group_tests(tests, NULL, NULL);
