@@ -219,6 +219,7 @@ struct gebi_overrun {
     uint32_t attempts;          /* to drop something … */
     uint32_t stuck;             /* … with nothing to drop or to pass */
     uint64_t overfull_since_ns; /* since when the ring seems to hold more than it has cells */
+    uint32_t looks;             /* at tail, since we slept */
     uint32_t voids;             /* tickets */
     uint32_t spins;
     uint32_t ticket;

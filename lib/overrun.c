@@ -8,6 +8,8 @@
  * ring is damaged. An honest one gives room long before. */
 #define ATTEMPTS_MAX  65536u
 #define PATIENCES_MAX 128u
+/* Looks in a row that found room which was gone at the attempt. */
+#define LOOKS_MAX 64u
 /* The consumer is gone when nobody has held its lock for so long. */
 #define GONE_NS UINT64_C(1000000000)
 
@@ -60,22 +62,34 @@ static int wait_step(struct geb_producer *p, struct gebi_overrun *o, struct shr_
         return 0;
     }
     o->entered = false;
+    o->looks = 0;
     shr_gate_sleep(gate, o->ticket, o->wait_until_ns);
     count(&p->writer.peer->blocked_ns, shr_now_ns() - now_ns);
     return 0;
 }
 
+/* The last look before a sleep or a failure. Not without end: somebody else may take the room each
+ * time, and a damaged head may promise what it does not keep. */
+static bool is_room_behind_done(struct geb_producer *p, struct gebi_overrun *o)
+{
+    /* edge W1 acquire: between ticket and sleep this sees what no wake will come for. */
+    return o->looks++ < LOOKS_MAX && !shr_is_full_indeed(&p->writer);
+}
+
 static int block(struct geb_producer *p, struct gebi_overrun *o, bool for_block)
 {
-    if (o->wait_until_ns == 0)
-        return gebi_fail(-ETIMEDOUT, "%s is full", p->map.path);
-    if (gebi_is_dispatching(&p->map))
-        return gebi_fail(-EDEADLK, "a handler of %s would wait for itself", p->map.path);
-    if (!for_block && o->spins < p->spins) {
+    bool may_wait = o->wait_until_ns != 0 && !gebi_is_dispatching(&p->map);
+    if (may_wait && !for_block && o->spins < p->spins) {
         o->spins++;
         shr_cpu_relax();
         return 0;
     }
+    if (!for_block && is_room_behind_done(p, o))
+        return 0;
+    if (o->wait_until_ns == 0)
+        return gebi_fail(-ETIMEDOUT, "%s is full", p->map.path);
+    if (!may_wait)
+        return gebi_fail(-EDEADLK, "a handler of %s would wait for itself", p->map.path);
     shr_store32_relaxed(&p->writer.peer->waiting, for_block ? SHR_WAIT_BLOCK : SHR_WAIT_SPACE);
     int rc = wait_step(p, o, for_block ? &p->map.hot->freed : &p->map.hot->space);
     shr_store32_relaxed(&p->writer.peer->waiting, SHR_WAIT_NONE);
@@ -142,6 +156,8 @@ SHR_COLD int gebi_make_room(struct geb_producer *p, int rc, struct gebi_overrun 
     case SHR_BLOCK:
         return block(p, o, for_block);
     default:
+        if (!for_block && is_room_behind_done(p, o))
+            return 0;
         return gebi_fail(rc, for_block ? "%s has no free slab block" : "%s is full", p->map.path);
     }
 }

@@ -7,6 +7,8 @@
 #include "lib/internal.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -175,6 +177,102 @@ static void drops_are_counted_for_topic_and_producer(void **state)
     api_end(&a);
 }
 
+/* ---- room that done does not show yet -------------------------------------------------------- */
+
+#define LAGGING 64u /* done follows in steps of a quarter of it */
+
+/* Publishes to its own bus, and expects room for each event that is finished. */
+static int publish_again(struct geb_context *ctx, const struct geb_event *event, void *user)
+{
+    struct api *a = user;
+    struct geb_options forever = GEB_OPTIONS_INIT;
+    uint64_t value = 99;
+    int expected = event->number == 1 ? a->config.policy == GEB_BLOCK ? -EDEADLK : -EAGAIN : 0;
+    (void)ctx;
+    int rc = geb_publish_with(a->producer, a->topic, &value, sizeof(value), &forever);
+    record.cnt += rc == expected && record.cnt < LAGGING;
+    return 0;
+}
+
+static void check_own_bus(enum geb_policy policy, bool exclusive)
+{
+    struct geb_config config = api_config(policy, LAGGING);
+    struct api a = {0};
+    config.exclusive = exclusive;
+    config.producers = exclusive ? 0 : 4;
+    record = (struct api_log){0};
+    api_open_config(&a, &config);
+    assert_int_equal(geb_on(a.bus, "t", publish_again, &a), 0);
+    api_publish(&a, 1, LAGGING);
+    assert_int_equal(geb_dispatch(a.bus, LAGGING), LAGGING);
+    assert_int_equal(record.cnt, LAGGING);
+    assert_int_equal(api_account(&a).accepted, 2 * LAGGING - 1);
+    api_end(&a);
+}
+
+static void handlers_find_the_room_of_those_before_them(void **state)
+{
+    (void)state;
+    check_own_bus(GEB_RETURN_ERROR, false);
+    check_own_bus(GEB_RETURN_ERROR, true);
+    check_own_bus(GEB_BLOCK, false);
+    check_own_bus(GEB_BLOCK, true);
+}
+
+struct blocked {
+    const char *name;
+    shr_a32 published;
+};
+
+static void *publish_blocked(void *user)
+{
+    struct blocked *b = user;
+    struct geb_producer *producer;
+    geb_topic_id topic;
+    uint64_t value = 99;
+    int rc = geb_join(&producer, b->name, "blocked");
+    if (rc == 0)
+        rc = geb_topic(producer, "t", &topic);
+    for (uint32_t i = 1; rc == 0 && i <= 8; i++) {
+        rc = geb_publish(producer, topic, &value, sizeof(value));
+        if (rc == 0)
+            shr_store32_release(&b->published, i);
+    }
+    geb_leave(producer);
+    return NULL;
+}
+
+/* The first event runs until the producer waits; each later one, until it got the room of the last. */
+static int await_published(struct geb_context *ctx, const struct geb_event *event, void *user)
+{
+    struct blocked *b = user;
+    (void)ctx;
+    while (event->number <= 9 && shr_load32_acquire(&b->published) < event->number - 1)
+        sched_yield();
+    return 0;
+}
+
+static void slow_handlers_keep_no_producer_waiting(void **state)
+{
+    struct geb_config config = api_config(GEB_BLOCK, LAGGING);
+    struct blocked blocked = {0};
+    struct api a = {0};
+    pthread_t thread;
+    (void)state;
+    api_watchdog(60);
+    api_open_config(&a, &config);
+    blocked.name = a.name;
+    assert_int_equal(geb_on(a.bus, "t", await_published, &blocked), 0);
+    api_publish(&a, 1, LAGGING);
+    assert_int_equal(pthread_create(&thread, NULL, publish_blocked, &blocked), 0);
+    api_await_state(&a, 2, "blocked");
+    assert_int_equal(geb_dispatch(a.bus, 10), 10);
+    pthread_join(thread, NULL);
+    assert_int_equal(shr_load32_relaxed(&blocked.published), 8);
+    api_end(&a);
+    api_watchdog(0);
+}
+
 /* ---- slabs ----------------------------------------------------------------------------------- */
 
 static unsigned char bytes[CHUNK_BYTES];
@@ -328,6 +426,8 @@ int main(void)
         cmocka_unit_test(drop_oldest_is_exact),
         cmocka_unit_test(block_is_exact),
         cmocka_unit_test(drops_are_counted_for_topic_and_producer),
+        cmocka_unit_test(handlers_find_the_room_of_those_before_them),
+        cmocka_unit_test(slow_handlers_keep_no_producer_waiting),
         cmocka_unit_test(slabs_return_error),
         cmocka_unit_test(slab_error_says_slabs),
         cmocka_unit_test(slabs_block),
