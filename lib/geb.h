@@ -218,7 +218,8 @@ GEB_API int geb_topic_schema(struct geb_producer *producer, const char *name, co
 
 /* Publishes a copy. When it returns 0 the event is committed: it survives this process. data may
  * be NULL if len is 0. A full bus: by the policy of the bus; under GEB_BLOCK it waits as long as
- * the consumer lives. -EMSGSIZE, -ENXIO, -EAGAIN, -ENOBUFS, -EPIPE, -ESHUTDOWN, -ECANCELED,
+ * the consumer lives, and a second longer (-EPIPE; at once, if it has waited that second for the
+ * same one before). -EMSGSIZE, -ENXIO, -EAGAIN, -ENOBUFS, -EPIPE, -ESHUTDOWN, -ECANCELED,
  * -EDEADLK, -ESTALE, -EBADMSG. */
 GEB_API int geb_publish(struct geb_producer *producer, geb_topic_id topic, const void *data,
                         size_t len);

@@ -205,6 +205,8 @@ struct geb_producer {
     shr_a32 cancelled;
     uint64_t topic_known[GEBI_TOPICS_KNOWN / 64]; /* bits: the topic exists and takes any size */
     uint32_t spins;         /* attempts on a full bus before it sleeps; tests make fewer */
+    uint64_t gone_since_ns; /* since when nobody has had the consumer's role; 0: not known … */
+    uint64_t gone_epoch;    /* … and its epoch then: while it stands, nobody has taken the role */
     struct shr_taker taker; /* drop-oldest */
     struct shr_heap heap;
     struct shr_map map;
@@ -214,7 +216,6 @@ struct geb_producer {
 /* One call's dealings with a full bus. */
 struct gebi_overrun {
     uint64_t wait_until_ns;
-    uint64_t gone_since_ns; /* since when the consumer's lock was seen free; 0: it lives */
     uint32_t drops;
     uint32_t attempts;          /* to drop something … */
     uint32_t stuck;             /* … with nothing to drop or to pass */

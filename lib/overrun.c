@@ -27,19 +27,25 @@ static bool is_cancelled(struct geb_producer *p)
     return true;
 }
 
-/* -EPIPE once nobody has had the consumer's role, nor waits for it, for a second. */
-static int check_consumer(struct geb_producer *p, struct gebi_overrun *o, uint64_t now_ns)
+/* -EPIPE once nobody has had the consumer's role, nor waits for it, for a second. The handle
+ * remembers since when, so that each call but the first learns at once. */
+static int check_consumer(struct geb_producer *p, uint64_t now_ns)
 {
+    /* Relaxed, and before the locks: a consumer counts its epoch up when it has the lock. One that
+     * comes behind this look is met by the next one. */
+    uint64_t epoch = shr_load_relaxed(&p->map.peers[SHR_CONSUMER_SLOT].epoch);
     if (shr_lock_held(&p->map, SHR_CONSUMER_SLOT) != 0 ||
         shr_lock_held(&p->map, SHR_LOCK_STANDBY) != 0) {
-        o->gone_since_ns = 0;
+        p->gone_since_ns = 0;
         return 0;
     }
     if (shr_load32_acquire(&p->map.hot->closed) != 0) /* edge W4 acquire */
         return gebi_fail(-ESHUTDOWN, "%s is full and was closed", p->map.path);
-    if (o->gone_since_ns == 0)
-        o->gone_since_ns = now_ns;
-    if (now_ns - o->gone_since_ns < GONE_NS)
+    if (p->gone_since_ns == 0 || p->gone_epoch != epoch) {
+        p->gone_since_ns = now_ns;
+        p->gone_epoch = epoch;
+    }
+    if (now_ns - p->gone_since_ns < GONE_NS)
         return 0;
     return gebi_fail(-EPIPE, "%s is full and has no consumer", p->map.path);
 }
@@ -53,7 +59,7 @@ static int wait_step(struct geb_producer *p, struct gebi_overrun *o, struct shr_
         return gebi_fail(-ECANCELED, "geb_cancel was called");
     if (now_ns >= o->wait_until_ns)
         return gebi_fail(-ETIMEDOUT, "%s stayed full until the deadline", p->map.path);
-    int rc = check_consumer(p, o, now_ns);
+    int rc = check_consumer(p, now_ns);
     if (rc < 0)
         return rc;
     if (!o->entered) {

@@ -242,7 +242,7 @@ static void *publish_blocked(void *user)
     return NULL;
 }
 
-/* The first event runs until the producer waits; each later one, until it got the room of the last. */
+/* Each event but the first one runs until the producer has got the room of the one before. */
 static int await_published(struct geb_context *ctx, const struct geb_event *event, void *user)
 {
     struct blocked *b = user;
@@ -271,6 +271,44 @@ static void slow_handlers_keep_no_producer_waiting(void **state)
     assert_int_equal(shr_load32_relaxed(&blocked.published), 8);
     api_end(&a);
     api_watchdog(0);
+}
+
+/* ---- a consumer that is gone ------------------------------------------------------------------ */
+
+static int consume_and_die(void *arg)
+{
+    struct geb_bus *bus;
+    SUPPORT_CHECK(geb_open(&bus, arg) == 0);
+    _exit(0); /* without geb_close: a death */
+}
+
+/* The bus is full, and its consumer died. Returns how long the producer slept for -EPIPE. */
+static uint64_t slept_until_gone(struct api *a)
+{
+    shr_a64 *blocked_ns = &a->producer->writer.peer->blocked_ns;
+    uint64_t before_ns = shr_load_relaxed(blocked_ns);
+    uint64_t value = 99;
+    api_refused(geb_publish(a->producer, a->topic, &value, sizeof(value)), -EPIPE, "no consumer");
+    return shr_load_relaxed(blocked_ns) - before_ns;
+}
+
+static void a_dead_consumer_is_waited_for_once(void **state)
+{
+    struct api a = {0};
+    (void)state;
+    open_policy(&a, GEB_BLOCK, false);
+    api_publish(&a, 1, CAPACITY);
+    assert_int_equal(geb_close(a.bus, 0), 0);
+    a.bus = NULL;
+    assert_int_equal(support_wait(support_child(consume_and_die, a.name)), 0);
+    assert_true(slept_until_gone(&a) > 0);
+    assert_int_equal(slept_until_gone(&a), 0);
+    assert_int_equal(slept_until_gone(&a), 0);
+    /* Another one came and died: nobody can know since when there is none. */
+    assert_int_equal(support_wait(support_child(consume_and_die, a.name)), 0);
+    assert_true(slept_until_gone(&a) > 0);
+    assert_int_equal(slept_until_gone(&a), 0);
+    api_end(&a);
 }
 
 /* ---- slabs ----------------------------------------------------------------------------------- */
@@ -428,6 +466,7 @@ int main(void)
         cmocka_unit_test(drops_are_counted_for_topic_and_producer),
         cmocka_unit_test(handlers_find_the_room_of_those_before_them),
         cmocka_unit_test(slow_handlers_keep_no_producer_waiting),
+        cmocka_unit_test(a_dead_consumer_is_waited_for_once),
         cmocka_unit_test(slabs_return_error),
         cmocka_unit_test(slab_error_says_slabs),
         cmocka_unit_test(slabs_block),
