@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #define CLOSE_BATCH     64u
+#define VAIN_PATIENCES  16u
 #define SPIN_DEFAULT_NS UINT64_C(50000)
 #define REPAIR_WAITS    1000 /* milliseconds: a repair takes few, unless it is stopped */
 
@@ -243,6 +244,32 @@ static void give_up_role(struct geb_bus *bus)
     shr_gate_wake(&bus->map.hot->freed);
 }
 
+/* Handles what waits. Uncommitted events may hold it up for a patience or two of looking; when it
+ * takes many, there is nothing to come. A look counts a quarter of a patience at most, for we may
+ * be off the processor. */
+static int drain_until(struct geb_bus *bus, uint64_t deadline_ns)
+{
+    uint64_t patience_ns = bus->map.geo.patience_ns;
+    uint64_t looked_ns = geb_now();
+    uint64_t vain_ns = 0;
+    while (!shr_is_idle(&bus->consumer)) {
+        uint64_t now_ns = geb_now();
+        uint64_t passed_ns = now_ns - looked_ns;
+        if (now_ns >= deadline_ns)
+            return gebi_fail(-ETIMEDOUT, "events were left in %s", bus->map.path);
+        if (vain_ns > VAIN_PATIENCES * patience_ns)
+            return gebi_fail(-EBADMSG, "%s is damaged: it is full of nothing", bus->map.path);
+        int rc = geb_dispatch(bus, CLOSE_BATCH);
+        if (rc < 0)
+            return rc;
+        vain_ns += passed_ns < patience_ns / 4 ? passed_ns : patience_ns / 4;
+        looked_ns = now_ns;
+        if (rc > 0)
+            vain_ns = 0;
+    }
+    return 0;
+}
+
 int geb_close(struct geb_bus *bus, uint64_t deadline_ns)
 {
     if (bus == NULL)
@@ -251,13 +278,8 @@ int geb_close(struct geb_bus *bus, uint64_t deadline_ns)
     if (rc < 0)
         return rc;
     bool has_role = !bus->standing_by;
-    while (has_role && deadline_ns != 0 && !shr_is_idle(&bus->consumer)) {
-        if (geb_now() >= deadline_ns) {
-            rc = gebi_fail(-ETIMEDOUT, "events were left in %s", bus->map.path);
-            break;
-        }
-        geb_dispatch(bus, CLOSE_BATCH);
-    }
+    if (has_role && deadline_ns != 0)
+        rc = drain_until(bus, deadline_ns);
     gebi_handle_retire(&bus->life); /* first: geb_stop may be called at any moment */
     if (has_role)
         give_up_role(bus);

@@ -155,8 +155,8 @@ GEB_API int geb_stand_by(struct geb_bus **bus, const char *name);
 GEB_API int geb_take_over(struct geb_bus *bus, uint64_t deadline_ns);
 
 /* Handles what waits until the deadline (0: nothing more), then gives up the role. Events that
- * still wait stay for the next consumer: -ETIMEDOUT then, if a deadline was given. The handle is
- * gone in any case. NULL is allowed. */
+ * still wait stay for the next consumer: -ETIMEDOUT then, if a deadline was given; or -ENOMEM; or
+ * -EBADMSG: the ring is damaged. The handle is gone in any case. NULL is allowed. */
 GEB_API int geb_close(struct geb_bus *bus, uint64_t deadline_ns);
 
 /* Removes a bus. -EBUSY while anybody takes part in it (geb_last_error() names one). */
