@@ -267,7 +267,8 @@ struct geb_loan {
 GEB_API int geb_loan(struct geb_producer *producer, size_t len, struct geb_loan *loan);
 
 /* Publishes the loan's first loan->len bytes (shrink it if you need less), without a copy. On
- * success the loan is used up; on failure it is still yours: commit it again or return it. */
+ * success the loan is used up; on failure it is still yours: commit it again or return it.
+ * -EMSGSIZE: len was raised beyond max_event; -EINVAL: beyond the room that there is. */
 GEB_API int geb_commit(struct geb_producer *producer, struct geb_loan *loan, geb_topic_id topic);
 GEB_API int geb_commit_with(struct geb_producer *producer, struct geb_loan *loan,
                             geb_topic_id topic, const struct geb_options *options);

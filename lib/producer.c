@@ -455,6 +455,9 @@ int geb_commit_with(struct geb_producer *p, struct geb_loan *loan, geb_topic_id 
         rc = check_options(options);
     if (rc == 0)
         rc = check_loan(p, loan);
+    if (rc == 0 && loan->len > p->max_event) /* a block may have room for more */
+        rc = gebi_fail(-EMSGSIZE, "the loan has %zu bytes, max_event is %u", loan->len,
+                       p->max_event);
     if (rc == 0)
         rc = check_topic(p, topic, loan->len);
     if (rc == 0)
