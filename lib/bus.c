@@ -99,14 +99,14 @@ static int take_lock(struct geb_bus *bus, uint64_t byte, struct shr_lock *lock)
     }
     if (rc == -EBUSY) /* once more: the repair may have ended between these two looks */
         rc = shr_lock_take(map, byte, lock);
-    if (rc == -EBUSY)
-        return lock_is_taken(map, byte);
-    if (rc < 0)
+    if (rc < 0 && rc != -EBUSY)
         return gebi_fail(rc, "cannot lock %s: %s", map->path, strerror(-rc));
-    if (shr_segment_is_named(map))
-        return 0;
-    shr_lock_drop(lock);
-    return gebi_fail(-ENOENT, "%s was removed just now", map->path);
+    /* A remover holds all locks as the name goes, and so does one that came too late to it. */
+    if (!shr_segment_is_named(map)) {
+        shr_lock_drop(lock);
+        return gebi_fail(-ENOENT, "%s was removed just now", map->path);
+    }
+    return rc == -EBUSY ? lock_is_taken(map, byte) : 0;
 }
 
 /* What needs no role. */
@@ -180,13 +180,13 @@ static int open_bus(struct geb_bus **result, const char *name, const struct shr_
     struct geb_bus *bus = gebi_handle_alloc(sizeof(*bus));
     if (bus == NULL)
         return gebi_fail(-ENOMEM, "no memory for a bus handle");
-    rc = reach(bus, path, config);
-    if (rc == 0 && standby)
-        rc = take_lock(bus, SHR_LOCK_STANDBY, &bus->standby_lock);
-    if (rc == 0) {
+    while ((rc = reach(bus, path, config)) == 0) {
         prepare(bus);
         bus->standing_by = standby;
-        rc = standby ? 0 : gebi_take_role(bus);
+        rc = standby ? take_lock(bus, SHR_LOCK_STANDBY, &bus->standby_lock) : gebi_take_role(bus);
+        if (rc != -ENOENT || config == NULL)
+            break;
+        shr_segment_detach(&bus->map); /* removed between the two: there is none, so make one */
     }
     if (rc < 0) {
         destroy(bus);
