@@ -273,7 +273,7 @@ static void slow_handlers_keep_no_producer_waiting(void **state)
     api_watchdog(0);
 }
 
-/* ---- a consumer that is gone ------------------------------------------------------------------ */
+/* ---- a consumer that is gone ----------------------------------------------------------------- */
 
 static int consume_and_die(void *arg)
 {
