@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #define CLOSE_BATCH     64u
+#define VAIN_PATIENCES  16u
 #define SPIN_DEFAULT_NS UINT64_C(50000)
 #define REPAIR_WAITS    1000 /* milliseconds: a repair takes few, unless it is stopped */
 
@@ -100,14 +101,14 @@ static int take_lock(struct geb_bus *bus, uint64_t byte, struct shr_lock *lock)
     }
     if (rc == -EBUSY) /* once more: the repair may have ended between these two looks */
         rc = shr_lock_take(map, byte, lock);
-    if (rc == -EBUSY)
-        return lock_is_taken(map, byte);
-    if (rc < 0)
+    if (rc < 0 && rc != -EBUSY)
         return gebi_fail(rc, "cannot lock %s: %s", map->path, strerror(-rc));
-    if (shr_segment_is_named(map))
-        return 0;
-    shr_lock_drop(lock);
-    return gebi_fail(-ENOENT, "%s was removed just now", map->path);
+    /* A remover holds all locks as the name goes, and so does one that came too late to it. */
+    if (!shr_segment_is_named(map)) {
+        shr_lock_drop(lock);
+        return gebi_fail(-ENOENT, "%s was removed just now", map->path);
+    }
+    return rc == -EBUSY ? lock_is_taken(map, byte) : 0;
 }
 
 /* What needs no role. */
@@ -117,7 +118,7 @@ static void prepare(struct geb_bus *bus)
     bus->sweeper.scan = true;
     bus->context.bus = bus;
     bus->spin_ns = SPIN_DEFAULT_NS;
-    bus->magic = GEBI_BUS_MAGIC;
+    shr_store_release(&bus->life.magic, GEBI_BUS_MAGIC);
 }
 
 int gebi_take_role(struct geb_bus *bus)
@@ -203,13 +204,13 @@ static int open_bus(struct geb_bus **result, const char *name, const struct shr_
     struct geb_bus *bus = gebi_handle_alloc(sizeof(*bus));
     if (bus == NULL)
         return gebi_fail(-ENOMEM, "no memory for a bus handle");
-    rc = reach(bus, path, config);
-    if (rc == 0 && standby)
-        rc = take_lock(bus, SHR_LOCK_STANDBY, &bus->standby_lock);
-    if (rc == 0) {
+    while ((rc = reach(bus, path, config)) == 0) {
         prepare(bus);
         bus->standing_by = standby;
-        rc = standby ? 0 : gebi_take_role(bus);
+        rc = standby ? take_lock(bus, SHR_LOCK_STANDBY, &bus->standby_lock) : gebi_take_role(bus);
+        if (rc != -ENOENT || config == NULL)
+            break;
+        shr_segment_detach(&bus->map); /* removed between the two: there is none, so make one */
     }
     if (rc < 0) {
         destroy(bus);
@@ -267,6 +268,32 @@ static void give_up_role(struct geb_bus *bus)
     shr_gate_wake(&bus->map.hot->freed);
 }
 
+/* Handles what waits. Uncommitted events may hold it up for a patience or two of looking; when it
+ * takes many, there is nothing to come. A look counts a quarter of a patience at most, for we may
+ * be off the processor. */
+static int drain_until(struct geb_bus *bus, uint64_t deadline_ns)
+{
+    uint64_t patience_ns = bus->map.geo.patience_ns;
+    uint64_t looked_ns = geb_now();
+    uint64_t vain_ns = 0;
+    while (!shr_is_idle(&bus->consumer)) {
+        uint64_t now_ns = geb_now();
+        uint64_t passed_ns = now_ns - looked_ns;
+        if (now_ns >= deadline_ns)
+            return gebi_fail(-ETIMEDOUT, "events were left in %s", bus->map.path);
+        if (vain_ns > VAIN_PATIENCES * patience_ns)
+            return gebi_fail(-EBADMSG, "%s is damaged: it is full of nothing", bus->map.path);
+        int rc = geb_dispatch(bus, CLOSE_BATCH);
+        if (rc < 0)
+            return rc;
+        vain_ns += passed_ns < patience_ns / 4 ? passed_ns : patience_ns / 4;
+        looked_ns = now_ns;
+        if (rc > 0)
+            vain_ns = 0;
+    }
+    return 0;
+}
+
 int geb_close(struct geb_bus *bus, uint64_t deadline_ns)
 {
     if (bus == NULL)
@@ -275,15 +302,9 @@ int geb_close(struct geb_bus *bus, uint64_t deadline_ns)
     if (rc < 0)
         return rc;
     bool has_role = !bus->standing_by;
-    while (has_role && deadline_ns != 0 && !shr_is_idle(&bus->consumer)) {
-        if (geb_now() >= deadline_ns) {
-            rc = gebi_fail(-ETIMEDOUT, "events were left in %s", bus->map.path);
-            break;
-        }
-        geb_dispatch(bus, CLOSE_BATCH);
-    }
-    bus->magic = 0; /* first: a signal handler may call geb_stop at any moment */
-    shr_fence_compiler();
+    if (has_role && deadline_ns != 0)
+        rc = drain_until(bus, deadline_ns);
+    gebi_handle_retire(&bus->life); /* first: geb_stop may be called at any moment */
     if (has_role)
         give_up_role(bus);
     destroy(bus);

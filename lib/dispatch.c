@@ -98,10 +98,11 @@ int geb_run(struct geb_bus *bus)
 
 void geb_stop(struct geb_bus *bus)
 {
-    if (bus == NULL || bus->magic != GEBI_BUS_MAGIC)
+    if (bus == NULL || !gebi_visit(&bus->life, GEBI_BUS_MAGIC))
         return;
     shr_store32_release(&bus->stop, 1);
     shr_gate_wake(&bus->map.hot->bell);
+    gebi_visit_end(&bus->life);
 }
 
 int geb_set_spin(struct geb_bus *bus, uint64_t spin_ns)

@@ -5,6 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
+
+#define RETIRE_PAUSE_NS 50000 /* a visit is shorter, unless it is off the processor */
 
 _Thread_local struct gebi_dispatching *gebi_dispatching;
 
@@ -79,6 +82,40 @@ void gebi_handle_end(void *handle, size_t bytes)
      * of the 65,530 that a process may have, and one more to copy at each fork. */
     madvise(handle, bytes, MADV_DONTNEED);
     mmap(handle, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+}
+
+bool gebi_visit(struct gebi_life *life, uint64_t magic)
+{
+    /* A first look, so that visits to what ended long ago leave its zero pages untouched. */
+    if (shr_load_relaxed(&life->magic) != magic)
+        return false;
+    shr_fetch_add32_release(&life->visits, 1);
+    /* edge W5 release: who ends the handle sees our count, or we see its end here. */
+    shr_fence_seq_cst();
+    if (shr_load_relaxed(&life->magic) == magic)
+        return true;
+    gebi_visit_end(life);
+    return false;
+}
+
+void gebi_visit_end(struct gebi_life *life)
+{
+    /* edge W5 release: the visit is over before its count. If the handle ended before we were
+     * counted, this may write to its zero pages, which nobody reads. */
+    shr_fetch_add32_release(&life->visits, UINT32_MAX);
+}
+
+void gebi_handle_retire(struct gebi_life *life)
+{
+    const struct timespec pause = {.tv_nsec = RETIRE_PAUSE_NS};
+    int saved = errno;
+    shr_store_relaxed(&life->magic, 0);
+    shr_fence_seq_cst();
+    /* edge W5 acquire: a visit that saw the handle alive is counted, and when it is not counted any
+     * more, it is over. */
+    while (shr_load32_acquire(&life->visits) != 0)
+        nanosleep(&pause, NULL);
+    errno = saved;
 }
 
 /* ---- the log of distinct errors -------------------------------------------------------------- */

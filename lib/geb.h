@@ -156,8 +156,8 @@ GEB_API int geb_stand_by(struct geb_bus **bus, const char *name);
 GEB_API int geb_take_over(struct geb_bus *bus, uint64_t deadline_ns);
 
 /* Handles what waits until the deadline (0: nothing more), then gives up the role. Events that
- * still wait stay for the next consumer: -ETIMEDOUT then, if a deadline was given. The handle is
- * gone in any case. NULL is allowed. */
+ * still wait stay for the next consumer: -ETIMEDOUT then, if a deadline was given; or -ENOMEM; or
+ * -EBADMSG: the ring is damaged. The handle is gone in any case. NULL is allowed. */
 GEB_API int geb_close(struct geb_bus *bus, uint64_t deadline_ns);
 
 /* Removes a bus. -EBUSY while anybody takes part in it (geb_last_error() names one). */
@@ -183,7 +183,7 @@ GEB_API int geb_dispatch(struct geb_bus *bus, uint32_t max);
 GEB_API int geb_run(struct geb_bus *bus);
 
 /* Makes geb_run return after the event in hand; before geb_run, makes it return at once. From
- * any thread and from signal handlers. */
+ * any thread and from signal handlers, also while another thread closes the bus, or after that. */
 GEB_API void geb_stop(struct geb_bus *bus);
 
 /* How long geb_run polls before it sleeps: default 50,000 ns; GEB_FOREVER: it never sleeps. */
@@ -208,8 +208,8 @@ GEB_API int geb_join(struct geb_producer **producer, const char *name, const cha
 GEB_API int geb_leave(struct geb_producer *producer);
 
 /* The id of a topic, registered if it is new; the same for all processes as long as the bus
- * lives. name: 1 … 47 bytes of text. -EUSERS: the table is full. May spin for one patience when
- * a process died while registering. */
+ * lives. name: 1 … 47 bytes of text. -EUSERS: the table is full. -EBADMSG: it is damaged. May spin
+ * for one patience when a process died while registering. */
 GEB_API int geb_topic(struct geb_producer *producer, const char *name, geb_topic_id *topic);
 
 /* As geb_topic, with a schema: a name that both sides agree on (≤ 47 bytes) and the size of the
@@ -220,8 +220,9 @@ GEB_API int geb_topic_schema(struct geb_producer *producer, const char *name, co
 
 /* Publishes a copy. When it returns 0 the event is committed: it survives this process. data may
  * be NULL if len is 0. A full bus: by the policy of the bus; under GEB_BLOCK it waits as long as
- * the consumer lives. -EMSGSIZE, -ENXIO, -EAGAIN, -ENOBUFS, -EPIPE, -ESHUTDOWN, -ECANCELED,
- * -EDEADLK, -ESTALE. */
+ * the consumer lives, and a second longer (-EPIPE; at once, if it has waited that second for the
+ * same one before). -EMSGSIZE, -ENXIO, -EAGAIN, -ENOBUFS, -EPIPE, -ESHUTDOWN, -ECANCELED,
+ * -EDEADLK, -ESTALE, -EBADMSG. */
 GEB_API int geb_publish(struct geb_producer *producer, geb_topic_id topic, const void *data,
                         size_t len);
 
@@ -268,7 +269,8 @@ struct geb_loan {
 GEB_API int geb_loan(struct geb_producer *producer, size_t len, struct geb_loan *loan);
 
 /* Publishes the loan's first loan->len bytes (shrink it if you need less), without a copy. On
- * success the loan is used up; on failure it is still yours: commit it again or return it. */
+ * success the loan is used up; on failure it is still yours: commit it again or return it.
+ * -EMSGSIZE: len was raised beyond max_event; -EINVAL: beyond the room that there is. */
 GEB_API int geb_commit(struct geb_producer *producer, struct geb_loan *loan, geb_topic_id topic);
 GEB_API int geb_commit_with(struct geb_producer *producer, struct geb_loan *loan,
                             geb_topic_id topic, const struct geb_options *options);
@@ -277,7 +279,7 @@ GEB_API int geb_commit_with(struct geb_producer *producer, struct geb_loan *loan
 GEB_API int geb_return(struct geb_producer *producer, struct geb_loan *loan);
 
 /* Makes a call of this producer that waits, or the next one that would, return -ECANCELED. From
- * any thread and from signal handlers. */
+ * any thread and from signal handlers, also while another thread lets it leave, or after that. */
 GEB_API void geb_cancel(struct geb_producer *producer);
 
 /* CLOCK_MONOTONIC in nanoseconds, for deadlines: geb_now() + 5000000 is in 5 ms. */

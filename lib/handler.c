@@ -105,7 +105,8 @@ int gebi_flatten(struct geb_bus *bus)
 
 const char *geb_topic_name(struct geb_bus *bus, geb_topic_id topic)
 {
-    if (bus == NULL || bus->magic != GEBI_BUS_MAGIC || !gebi_topic_exists(&bus->map, topic))
+    if (bus == NULL || !gebi_lives(&bus->life, GEBI_BUS_MAGIC) ||
+        !gebi_topic_exists(&bus->map, topic))
         return "";
     if (bus->topic_text == NULL)
         bus->topic_text = calloc(bus->map.geo.topic_cnt, SHR_NAME_BYTES);

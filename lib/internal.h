@@ -17,8 +17,12 @@
  * after its end, as zero pages that take no memory. So a call on a dead handle finds a wrong magic
  * and gives -ESTALE instead of touching memory that is gone, or another handle.
  *
- *     alloc, set ──▶ live ──end──▶ zero pages, for ever
+ *     alloc, set ──▶ live ──retire──▶ no more visits ──end──▶ zero pages, for ever
  *                      └─fork, in the child─▶ zero pages
+ *
+ * geb_stop and geb_cancel come from other threads and from signal handlers, also while the handle
+ * ends. Such a visit is counted, and the end waits for those that are in flight. A visit makes a
+ * few system calls at most, and never waits.
  */
 #define GEBI_BUS_MAGIC      UINT64_C(0x6765622d62757321)
 #define GEBI_PRODUCER_MAGIC UINT64_C(0x6765622d70726f64)
@@ -26,6 +30,24 @@
 
 void *gebi_handle_alloc(size_t bytes); /* zeroed, NULL: out of memory */
 void gebi_handle_end(void *handle, size_t bytes);
+
+/* What a visit looks at; the rest of a handle belongs to its thread. */
+struct gebi_life {
+    shr_a64 magic; /* GEBI_*_MAGIC while the handle lives */
+    shr_a32 visits;
+};
+
+/* True: the handle lives until gebi_visit_end. Async-signal-safe, like the end. */
+bool gebi_visit(struct gebi_life *life, uint64_t magic);
+void gebi_visit_end(struct gebi_life *life);
+
+/* From now on nobody visits; waits for those who do. */
+void gebi_handle_retire(struct gebi_life *life);
+
+static inline bool gebi_lives(const struct gebi_life *life, uint64_t magic)
+{
+    return shr_load_relaxed(&life->magic) == magic; /* relaxed: asked by the handle's own thread */
+}
 
 /* ---- errors ---------------------------------------------------------------------------------- */
 
@@ -91,7 +113,7 @@ struct geb_context {
 };
 
 struct geb_bus {
-    uint64_t magic;
+    struct gebi_life life;
     struct shr_map map;
     struct shr_lock lock;         /* the consumer's role */
     struct shr_lock standby_lock; /* the right to be the next one */
@@ -127,7 +149,7 @@ static inline int gebi_check_bus(const struct geb_bus *bus)
 {
     if (SHR_UNLIKELY(bus == NULL))
         return gebi_fail(-EINVAL, "the bus is NULL");
-    if (SHR_UNLIKELY(bus->magic != GEBI_BUS_MAGIC))
+    if (SHR_UNLIKELY(!gebi_lives(&bus->life, GEBI_BUS_MAGIC)))
         return gebi_fail(-ESTALE, "the bus is closed, or this is a child of its process");
     return 0;
 }
@@ -174,7 +196,7 @@ void gebi_log_error(struct shr_map *map, int code, const char *text);
 #define GEBI_TOPICS_KNOWN 1024u /* ids below it need no look at the table after the first */
 
 struct geb_producer {
-    uint64_t magic;
+    struct gebi_life life;
     struct shr_writer writer;
     uint32_t slot;
     uint32_t max_event;
@@ -183,6 +205,8 @@ struct geb_producer {
     shr_a32 cancelled;
     uint64_t topic_known[GEBI_TOPICS_KNOWN / 64]; /* bits: the topic exists and takes any size */
     uint32_t spins;         /* attempts on a full bus before it sleeps; tests make fewer */
+    uint64_t gone_since_ns; /* since when nobody has had the consumer's role; 0: not known … */
+    uint64_t gone_epoch;    /* … and its epoch then: while it stands, nobody has taken the role */
     struct shr_taker taker; /* drop-oldest */
     struct shr_heap heap;
     struct shr_map map;
@@ -192,17 +216,20 @@ struct geb_producer {
 /* One call's dealings with a full bus. */
 struct gebi_overrun {
     uint64_t wait_until_ns;
-    uint64_t gone_since_ns; /* since when the consumer's lock was seen free; 0: it lives */
     uint32_t drops;
-    uint32_t fruitless;
+    uint32_t attempts;          /* to drop something … */
+    uint32_t stuck;             /* … with nothing to drop or to pass */
+    uint64_t overfull_since_ns; /* since when the ring seems to hold more than it has cells */
+    uint32_t looks;             /* at tail, since we slept */
+    uint32_t voids;             /* tickets */
     uint32_t spins;
     uint32_t ticket;
     bool entered; /* we said that we sleep; ticket is valid */
     bool counted;
 };
 
-/* Makes room by the policy of the bus, after shr_publish gave -EAGAIN or shr_alloc -ENOBUFS
- * (`rc` says which). 0: try again. */
+/* Makes room by the policy of the bus, after shr_try_publish gave -EAGAIN or shr_alloc -ENOBUFS;
+ * `rc` says which, or is -EINTR: the ticket was void. 0: try again. */
 int gebi_make_room(struct geb_producer *producer, int rc, struct gebi_overrun *overrun);
 
 /* ---- observer -------------------------------------------------------------------------------- */

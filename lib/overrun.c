@@ -4,8 +4,12 @@
 #include <errno.h>
 
 #define DROPS_PER_PUBLISH 64u
-/* So many attempts in vain: the ring is damaged. An honest one gives room long before. */
-#define FRUITLESS_MAX 65536u
+/* A publish that has dropped so often without room for itself, or in so many patiences, fails: the
+ * ring is damaged. An honest one gives room long before. */
+#define ATTEMPTS_MAX  65536u
+#define PATIENCES_MAX 128u
+/* Looks in a row that found room which was gone at the attempt. */
+#define LOOKS_MAX 64u
 /* The consumer is gone when nobody has held its lock for so long. */
 #define GONE_NS UINT64_C(1000000000)
 
@@ -23,19 +27,25 @@ static bool is_cancelled(struct geb_producer *p)
     return true;
 }
 
-/* -EPIPE once nobody has had the consumer's role, nor waits for it, for a second. */
-static int check_consumer(struct geb_producer *p, struct gebi_overrun *o, uint64_t now_ns)
+/* -EPIPE once nobody has had the consumer's role, nor waits for it, for a second. The handle
+ * remembers since when, so that each call but the first learns at once. */
+static int check_consumer(struct geb_producer *p, uint64_t now_ns)
 {
+    /* Relaxed, and before the locks: a consumer counts its epoch up when it has the lock. One that
+     * comes behind this look is met by the next one. */
+    uint64_t epoch = shr_load_relaxed(&p->map.peers[SHR_CONSUMER_SLOT].epoch);
     if (shr_lock_held(&p->map, SHR_CONSUMER_SLOT) != 0 ||
         shr_lock_held(&p->map, SHR_LOCK_STANDBY) != 0) {
-        o->gone_since_ns = 0;
+        p->gone_since_ns = 0;
         return 0;
     }
     if (shr_load32_acquire(&p->map.hot->closed) != 0) /* edge W4 acquire */
         return gebi_fail(-ESHUTDOWN, "%s is full and was closed", p->map.path);
-    if (o->gone_since_ns == 0)
-        o->gone_since_ns = now_ns;
-    if (now_ns - o->gone_since_ns < GONE_NS)
+    if (p->gone_since_ns == 0 || p->gone_epoch != epoch) {
+        p->gone_since_ns = now_ns;
+        p->gone_epoch = epoch;
+    }
+    if (now_ns - p->gone_since_ns < GONE_NS)
         return 0;
     return gebi_fail(-EPIPE, "%s is full and has no consumer", p->map.path);
 }
@@ -49,7 +59,7 @@ static int wait_step(struct geb_producer *p, struct gebi_overrun *o, struct shr_
         return gebi_fail(-ECANCELED, "geb_cancel was called");
     if (now_ns >= o->wait_until_ns)
         return gebi_fail(-ETIMEDOUT, "%s stayed full until the deadline", p->map.path);
-    int rc = check_consumer(p, o, now_ns);
+    int rc = check_consumer(p, now_ns);
     if (rc < 0)
         return rc;
     if (!o->entered) {
@@ -58,26 +68,62 @@ static int wait_step(struct geb_producer *p, struct gebi_overrun *o, struct shr_
         return 0;
     }
     o->entered = false;
+    o->looks = 0;
     shr_gate_sleep(gate, o->ticket, o->wait_until_ns);
     count(&p->writer.peer->blocked_ns, shr_now_ns() - now_ns);
     return 0;
 }
 
+/* The last look before a sleep or a failure. Not without end: somebody else may take the room each
+ * time, and a damaged head may promise what it does not keep. */
+static bool is_room_behind_done(struct geb_producer *p, struct gebi_overrun *o)
+{
+    /* edge W1 acquire: between ticket and sleep this sees what no wake will come for. */
+    return o->looks++ < LOOKS_MAX && !shr_is_full_indeed(&p->writer);
+}
+
 static int block(struct geb_producer *p, struct gebi_overrun *o, bool for_block)
 {
-    if (o->wait_until_ns == 0)
-        return gebi_fail(-ETIMEDOUT, "%s is full", p->map.path);
-    if (gebi_is_dispatching(&p->map))
-        return gebi_fail(-EDEADLK, "a handler of %s would wait for itself", p->map.path);
-    if (!for_block && o->spins < p->spins) {
+    bool may_wait = o->wait_until_ns != 0 && !gebi_is_dispatching(&p->map);
+    if (may_wait && !for_block && o->spins < p->spins) {
         o->spins++;
         shr_cpu_relax();
         return 0;
     }
+    if (!for_block && is_room_behind_done(p, o))
+        return 0;
+    if (o->wait_until_ns == 0)
+        return gebi_fail(-ETIMEDOUT, "%s is full", p->map.path);
+    if (!may_wait)
+        return gebi_fail(-EDEADLK, "a handler of %s would wait for itself", p->map.path);
     shr_store32_relaxed(&p->writer.peer->waiting, for_block ? SHR_WAIT_BLOCK : SHR_WAIT_SPACE);
     int rc = wait_step(p, o, for_block ? &p->map.hot->freed : &p->map.hot->space);
     shr_store32_relaxed(&p->writer.peer->waiting, SHR_WAIT_NONE);
     return rc;
+}
+
+/* Whether dropping leads nowhere; tail is the one from before. Others may take the room that we
+ * made, and we may be off the processor, so time alone says nothing: but an honest ring never holds
+ * more than its cells (they are claimed one by one, by at most `capacity` handles, each after it
+ * saw room), and what stands at tail goes in two patiences. */
+static bool drops_in_vain(struct geb_producer *p, struct gebi_overrun *o, uint64_t tail)
+{
+    const struct shr_hot *hot = p->map.hot;
+    uint64_t head = shr_load_acquire(
+        &hot->head); /* before tail: so it seems no fuller than it is */
+    uint64_t now_tail = shr_load_acquire(&hot->tail);
+    int64_t used = (int64_t)(head - now_tail);
+    if (++o->attempts > ATTEMPTS_MAX)
+        return true;
+    if (now_tail == tail && used >= (int64_t)p->map.geo.capacity && ++o->stuck > PATIENCES_MAX / 2)
+        return true;
+    if (used <= (int64_t)p->map.geo.cell_cnt)
+        return false;
+    /* Go on for a while: a small gap is passed, and the consumer's sweep returns its cells. */
+    uint64_t now_ns = shr_now_ns();
+    if (o->overfull_since_ns == 0)
+        o->overfull_since_ns = now_ns;
+    return now_ns - o->overfull_since_ns > PATIENCES_MAX * p->map.geo.patience_ns;
 }
 
 static int drop(struct geb_producer *p, struct gebi_overrun *o, bool for_block)
@@ -89,7 +135,9 @@ static int drop(struct geb_producer *p, struct gebi_overrun *o, bool for_block)
         return gebi_fail(-ENOBUFS, "no block of %s came free by dropping %u events", p->map.path,
                          DROPS_PER_PUBLISH);
     }
-    if (shr_drop(&p->taker, &p->map, !for_block) == 0 && ++o->fruitless > FRUITLESS_MAX)
+    uint64_t tail = shr_load_relaxed(&p->map.hot->tail);
+    shr_drop(&p->taker, &p->map, !for_block);
+    if (drops_in_vain(p, o, tail))
         return gebi_fail(-EBADMSG, "%s stays full although it is dropped from", p->map.path);
     return 0;
 }
@@ -97,6 +145,11 @@ static int drop(struct geb_producer *p, struct gebi_overrun *o, bool for_block)
 SHR_COLD int gebi_make_room(struct geb_producer *p, int rc, struct gebi_overrun *o)
 {
     bool for_block = rc == -ENOBUFS;
+    if (rc == -EINTR) {
+        if (++o->voids < SHR_VOIDS_MAX)
+            return 0;
+        return gebi_fail(-EBADMSG, "no cell of %s can be used", p->map.path);
+    }
     if (!o->counted)
         count(&p->writer.peer->full, 1);
     o->counted = true;
@@ -109,6 +162,8 @@ SHR_COLD int gebi_make_room(struct geb_producer *p, int rc, struct gebi_overrun 
     case SHR_BLOCK:
         return block(p, o, for_block);
     default:
+        if (!for_block && is_room_behind_done(p, o))
+            return 0;
         return gebi_fail(rc, for_block ? "%s has no free slab block" : "%s is full", p->map.path);
     }
 }

@@ -7,7 +7,7 @@ static inline int check(const struct geb_producer *p)
 {
     if (SHR_UNLIKELY(p == NULL))
         return gebi_fail(-EINVAL, "the producer is NULL");
-    if (SHR_UNLIKELY(p->magic != GEBI_PRODUCER_MAGIC))
+    if (SHR_UNLIKELY(!gebi_lives(&p->life, GEBI_PRODUCER_MAGIC)))
         return gebi_fail(-ESTALE, "the producer has left, or this is a child of its process");
     return 0;
 }
@@ -87,7 +87,7 @@ int geb_join(struct geb_producer **producer, const char *name, const char *who)
         return rc;
     }
     set_up(p);
-    p->magic = GEBI_PRODUCER_MAGIC;
+    shr_store_release(&p->life.magic, GEBI_PRODUCER_MAGIC);
     *producer = p;
     return 0;
 }
@@ -99,8 +99,7 @@ int geb_leave(struct geb_producer *p)
     int rc = check(p);
     if (rc < 0)
         return rc;
-    p->magic = 0; /* first: a signal handler may call geb_cancel at any moment */
-    shr_fence_compiler();
+    gebi_handle_retire(&p->life); /* first: geb_cancel may be called at any moment */
     shr_heap_fini(&p->heap);
     shr_peer_exit(&p->map, p->slot);
     shr_lock_drop(&p->lock);
@@ -127,11 +126,12 @@ int geb_topic(struct geb_producer *p, const char *name, geb_topic_id *topic)
 
 void geb_cancel(struct geb_producer *p)
 {
-    if (p == NULL || p->magic != GEBI_PRODUCER_MAGIC) /* no message: this may be a signal handler */
-        return;
+    if (p == NULL || !gebi_visit(&p->life, GEBI_PRODUCER_MAGIC))
+        return;                            /* no message: this may be a signal handler */
     shr_store32_release(&p->cancelled, 1); /* edge W3 release: before the wake */
     shr_gate_wake(&p->map.hot->space);
     shr_gate_wake(&p->map.hot->freed);
+    gebi_visit_end(&p->life);
 }
 
 /* ---- publishing ------------------------------------------------------------------------------ */
@@ -216,7 +216,7 @@ static int publish_words(struct geb_producer *p, uint64_t words[SHR_CELL_WORDS],
     struct gebi_overrun overrun = {.wait_until_ns = wait_until_ns};
     int rc;
     while (SHR_UNLIKELY((rc = try_publish(p, words, events, bytes)) < 0)) {
-        if (rc == -EAGAIN && (rc = gebi_make_room(p, rc, &overrun)) < 0)
+        if ((rc = gebi_make_room(p, rc, &overrun)) < 0)
             return rc;
     }
     return 0;
@@ -294,7 +294,7 @@ static SHR_COLD int publish_again(struct geb_producer *p, geb_topic_id topic, co
 {
     struct gebi_overrun overrun = {.wait_until_ns = GEB_FOREVER};
     do {
-        if (rc == -EAGAIN && (rc = gebi_make_room(p, rc, &overrun)) < 0)
+        if ((rc = gebi_make_room(p, rc, &overrun)) < 0)
             return rc;
         rc = try_inline(p, topic, data, len);
     } while (rc < 0);
@@ -455,6 +455,9 @@ int geb_commit_with(struct geb_producer *p, struct geb_loan *loan, geb_topic_id 
         rc = check_options(options);
     if (rc == 0)
         rc = check_loan(p, loan);
+    if (rc == 0 && loan->len > p->max_event) /* a block may have room for more */
+        rc = gebi_fail(-EMSGSIZE, "the loan has %zu bytes, max_event is %u", loan->len,
+                       p->max_event);
     if (rc == 0)
         rc = check_topic(p, topic, loan->len);
     if (rc == 0)

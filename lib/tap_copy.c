@@ -53,6 +53,10 @@ static SHR_COLD enum found copy_block(const struct shr_map *map, struct gebi_tap
     uint64_t ref = to->word[SHR_WORD_BODY];
     uint64_t bytes = (uint32_t)to->word[SHR_WORD_BODY + 1];
     uint64_t room = (bytes + 15) & ~UINT64_C(15);
+    if (bytes == 0) { /* nothing to copy, nothing that could be gone; and there may be no arena */
+        to->data = (const unsigned char *)&to->word[SHR_WORD_BODY];
+        return FOUND_EVENT;
+    }
     if (bytes > map->geo.max_event || !shr_block_kept(map, ref))
         return FOUND_EVENT;
     enum found found = reserve(tap, room);

@@ -6,11 +6,16 @@
  *
  *     EMPTY ──CAS──▶ WRITING(slot, epoch) ──CAS──▶ READY
  *                        └─its writer died or stands still: after one patience, CAS─▶ DEAD
+ *
+ * Any other word is damage, and its row passed like a DEAD one.
  */
 #include "lib/internal.h"
 
 #include <errno.h>
 #include <string.h>
+
+/* An honest row is EMPTY once and WRITING once before it is decided. */
+#define LOOKS_PER_ROW 4u
 
 static uint64_t writing(const struct shr_map *map, uint32_t slot)
 {
@@ -18,16 +23,20 @@ static uint64_t writing(const struct shr_map *map, uint32_t slot)
     return epoch << 18 | (uint64_t)slot << 2 | SHR_TOPIC_WRITING;
 }
 
-/* Waits until a row is neither EMPTY nor WRITING, for one patience at most. */
+/* Waits for a row that is WRITING, for one patience at most. Its tag; SHR_TOPIC_WRITING: it has
+ * become something else just now. */
 static uint64_t settle_row(const struct shr_map *map, struct shr_topic *row)
 {
     uint64_t start_ns = shr_now_ns();
     for (;;) {
         uint64_t state = shr_load_acquire(&row->state); /* edge T1 acquire: name and schema */
-        if ((state & SHR_TOPIC_TAG_MASK) != SHR_TOPIC_WRITING)
+        if (state == SHR_TOPIC_EMPTY || state == SHR_TOPIC_READY)
             return state;
+        if ((state & SHR_TOPIC_TAG_MASK) != SHR_TOPIC_WRITING)
+            return SHR_TOPIC_DEAD;
         if (shr_now_ns() - start_ns > map->geo.patience_ns)
-            shr_cas_acq_rel(&row->state, state, SHR_TOPIC_DEAD);
+            return shr_cas_acq_rel(&row->state, state, SHR_TOPIC_DEAD) ? SHR_TOPIC_DEAD
+                                                                       : SHR_TOPIC_WRITING;
         shr_cpu_relax();
     }
 }
@@ -87,19 +96,23 @@ int gebi_topic_intern(struct shr_map *map, uint32_t slot, const char *name, cons
         rc = check_text("the schema's name", schema, 1);
     if (rc < 0)
         return rc;
+    uint32_t looks = 0; /* at row i */
     for (uint32_t i = 0; i < map->geo.topic_cnt;) {
         struct shr_topic *row = &map->topics[i];
-        uint64_t tag = settle_row(map, row) & SHR_TOPIC_TAG_MASK;
-        if (tag == SHR_TOPIC_EMPTY && !write_row(map, row, slot, name, schema, bytes))
-            continue; /* look at the same row again */
-        if (tag == SHR_TOPIC_DEAD || (tag == SHR_TOPIC_READY && !same_name(row->name, name))) {
-            i++;
-            continue;
+        uint64_t tag = settle_row(map, row);
+        bool ours = tag == SHR_TOPIC_EMPTY && write_row(map, row, slot, name, schema, bytes);
+        if (ours || (tag == SHR_TOPIC_READY && same_name(row->name, name))) {
+            rc = ours ? 0 : check_schema(row, name, schema, bytes);
+            if (rc == 0)
+                *topic = i;
+            return rc;
         }
-        rc = tag == SHR_TOPIC_EMPTY ? 0 : check_schema(row, name, schema, bytes);
-        if (rc == 0)
-            *topic = i;
-        return rc;
+        if (tag == SHR_TOPIC_READY || tag == SHR_TOPIC_DEAD) {
+            i++;
+            looks = 0;
+        } else if (++looks == LOOKS_PER_ROW) {
+            return gebi_fail(-EBADMSG, "row %u of the topics of %s is damaged", i, map->path);
+        }
     }
     return gebi_fail(-EUSERS, "all %u topics of the bus are in use", map->geo.topic_cnt);
 }

@@ -31,7 +31,8 @@
 #include "shmring/ring.h"
 
 /* Positions of which the producers learn at once, a quarter of the ring at most: storing each alone
- * would move the line of `done` back and forth. */
+ * would move the line of `done` back and forth. A producer that would fail or sleep looks at tail,
+ * which shows each. */
 #define SHR_DONE_BATCH 32u
 
 /* Events that one call passes at most, since they are damaged or producers drop them first: whoever
@@ -221,7 +222,8 @@ SHR_HOT void shr_leave_hand_as(struct shr_consumer *c, const struct shr_item *it
         shr_leave_slow(c, item->ref);
     c->next = item->pos + 1;
     if (!drop_oldest)
-        shr_store_release(&c->taker.ring.hot->tail, c->next); /* edge R6 release */
+        /* edge R6 release: the hand; edge R3 release: we are done with the cell. */
+        shr_store_release(&c->taker.ring.hot->tail, c->next);
 }
 
 /* The event in hand is finished with one outcome (SHR_COL_*): counted, its block freed, its
@@ -247,10 +249,16 @@ void shr_finish_mixed(struct shr_consumer *c, const struct shr_item *item,
 /* Publishes how far the consumer is; when there is nothing to take, and before sleeping. */
 void shr_flush(struct shr_consumer *c);
 
-/* The same after each event: once in a batch. */
+/* The same after each event: once in a batch, or when a producer sleeps for want of room. */
 SHR_HOT void shr_flush_batch(struct shr_consumer *c)
 {
-    if (SHR_UNLIKELY(c->next - c->done >= c->done_batch) && !c->taker.ring.drop_oldest)
+    if (c->taker.ring.drop_oldest)
+        return;
+    /* edge W1 release: tail, the last look of a producer that goes to sleep, comes before this
+     * load. Where wakers fence, that of the next flush makes up for it. */
+    shr_fence_compiler();
+    if (SHR_UNLIKELY(c->next - c->done >= c->done_batch ||
+                     shr_load32_relaxed(&c->taker.ring.hot->space.waiting) != 0))
         shr_flush(c);
 }
 

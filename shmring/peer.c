@@ -52,8 +52,9 @@ static int take(struct shr_map *map, short type, uint64_t byte, uint64_t cnt, st
     if (fd < 0)
         return fd;
     /* The page keeps the description, and with it the lock, until it is unmapped. It is there
-     * before the lock, so that a fork by another thread finds the lock in a short window only: from
-     * here to the close a child inherits the descriptor, until it closes it or calls exec. */
+     * before the lock, so that a fork by another thread finds the description in a short window
+     * only: until the close a child inherits the descriptor, until it closes it or calls exec; and
+     * from here to madvise the page, until it calls exec or ends. */
     void *page = mmap(NULL, lock->page_bytes, PROT_NONE, MAP_SHARED, fd, 0);
     int rc = page == MAP_FAILED ? -errno : 0;
     if (rc == 0 && madvise(page, lock->page_bytes, MADV_DONTFORK) != 0)

@@ -81,6 +81,14 @@ void shr_writer_init(struct shr_writer *w, const struct shr_map *map, uint32_t s
     w->number = shr_load_relaxed(&w->peer->published);
 }
 
+SHR_COLD bool shr_is_full_indeed(struct shr_writer *w)
+{
+    /* Relaxed: as in shr_try_publish. */
+    uint64_t head = w->ring.exclusive ? w->next : shr_load_relaxed(&w->ring.hot->head);
+    /* edge R3 acquire: the consumer stores tail when it is done with the cell. */
+    return shr_has_seen_free(w, head, shr_load_acquire(&w->ring.hot->tail));
+}
+
 SHR_COLD int shr_publish_void(struct shr_writer *w, uint64_t pos, struct shr_cell *cell)
 {
     /* edge R7 release: all that we stored into the body comes before the cell's return. */
@@ -112,7 +120,7 @@ static void advance(struct shr_taker *k, uint64_t *pos)
     shr_a64 *tail = &k->ring.hot->tail;
     if (!k->ring.drop_oldest) {
         *pos += 1;
-        shr_store_release(tail, *pos); /* edge R6 release */
+        shr_store_release(tail, *pos); /* edge R6 release; nothing in it was read, so R3 holds */
     } else if (shr_cas_acq_rel(tail, *pos, *pos + 1)) {
         *pos += 1;
     } else {

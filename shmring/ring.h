@@ -129,7 +129,7 @@ static inline bool shr_state_usable(uint64_t state, uint64_t pos, uint32_t cell_
 struct shr_writer {
     struct shr_ring ring;
     struct shr_peer *peer;
-    uint64_t free_seen; /* the last value that we read of *ring.free */
+    uint64_t free_seen; /* the latest value that we read of *ring.free, or without drops of tail */
     uint64_t next;      /* the position after our last one */
     uint64_t number;    /* of our last committed event */
     bool prefetch;      /* the processor can prefetch for writing */
@@ -147,15 +147,27 @@ void shr_writer_init(struct shr_writer *w, const struct shr_map *map, uint32_t s
 /* Gives back a ticket that cannot be used or was revoked. Returns -EINTR. */
 int shr_publish_void(struct shr_writer *w, uint64_t pos, struct shr_cell *cell);
 
+/* Takes a newer value of what is free. True if there still is no room. */
+static inline bool shr_has_seen_free(struct shr_writer *w, uint64_t head, uint64_t free)
+{
+    if ((int64_t)(free - w->free_seen) > 0)
+        w->free_seen = free;
+    return (int64_t)(head - w->free_seen) >= (int64_t)w->ring.capacity;
+}
+
 /* True if there is no room after a fresh look. */
 SHR_HOT bool shr_is_full(struct shr_writer *w, uint64_t head)
 {
     if (SHR_LIKELY((int64_t)(head - w->free_seen) < (int64_t)w->ring.capacity))
         return false;
-    w->free_seen = shr_load_acquire(
-        w->ring.free); /* edge R3 acquire: the taker is done with those */
-    return (int64_t)(head - w->free_seen) >= (int64_t)w->ring.capacity;
+    /* edge R3 acquire: the taker is done with those. */
+    return shr_has_seen_free(w, head, shr_load_acquire(w->ring.free));
 }
+
+/* The last look of a producer that found the ring full without drops, and would sleep or fail: at
+ * tail, which shows also what is finished and not in done yet. Not before, since it takes the line
+ * of tail from the consumer, who writes it for each event. */
+bool shr_is_full_indeed(struct shr_writer *w);
 
 SHR_HOT void shr_fill(struct shr_cell *cell, const uint64_t words[SHR_CELL_WORDS])
 {
@@ -236,15 +248,20 @@ SHR_HOT int64_t shr_try_publish(struct shr_writer *w, const uint64_t words[SHR_C
     return (int64_t)pos;
 }
 
-/* The same until it is published, or the ring is full: -EAGAIN. */
+/* Void tickets, one after the other, after which the ring counts as damaged. Each costs an honest
+ * publisher a patience, or is a cell of a stopped or dead one that the ring has not got back. */
+#define SHR_VOIDS_MAX 4096u
+
+/* The same until it is published, or the ring is full: -EAGAIN, or it is damaged: -EBADMSG. */
 static inline int64_t shr_publish(struct shr_writer *w, const uint64_t words[SHR_CELL_WORDS],
                                   uint32_t events)
 {
-    int64_t pos;
-    do {
-        pos = shr_try_publish(w, words, events);
-    } while (pos == -EINTR);
-    return pos;
+    for (uint32_t voids = 0; voids < SHR_VOIDS_MAX; voids++) {
+        int64_t pos = shr_try_publish(w, words, events);
+        if (SHR_LIKELY(pos != -EINTR))
+            return pos;
+    }
+    return -EBADMSG;
 }
 
 /* ---- takers ---------------------------------------------------------------------------------- */

@@ -342,6 +342,29 @@ static void failed_commit_keeps_the_loan(void **state)
     api_end(&a);
 }
 
+/* The block of a loan may have room for more than max_event. */
+static void grown_loan_is_refused(void **state)
+{
+    struct geb_config config = api_config(GEB_RETURN_ERROR, 4);
+    struct geb_loan loan;
+    struct api a = {0};
+    (void)state;
+    config.slab_bytes = 1 << 20;
+    config.max_event = 1000;
+    api_open_config(&a, &config);
+    api_publish(&a, 1, 1); /* the topic is known from here on */
+    assert_int_equal(geb_loan(a.producer, 1000, &loan), 0);
+    loan.len = 1024;
+    api_refused(geb_commit(a.producer, &loan, a.topic), -EMSGSIZE, "1000");
+    loan.len = 1025;
+    api_refused(geb_commit(a.producer, &loan, a.topic), -EINVAL, "loan");
+    loan.len = 1000;
+    assert_int_equal(geb_commit(a.producer, &loan, a.topic), 0);
+    assert_int_equal(geb_dispatch(a.bus, 0), 2);
+    assert_int_equal(api_account(&a).unhandled, 2);
+    api_end(&a);
+}
+
 static int borrow_and_die(void *arg)
 {
     struct geb_producer *producer;
@@ -398,6 +421,7 @@ int main(void)
         cmocka_unit_test(used_loans_are_refused),
         cmocka_unit_test(strange_loans_are_refused),
         cmocka_unit_test(failed_commit_keeps_the_loan),
+        cmocka_unit_test(grown_loan_is_refused),
         cmocka_unit_test(loans_come_back),
     };
     support_begin();

@@ -4,12 +4,15 @@
  * observer. Bad names and files are in behaviours_bad_input.c. */
 #include "tests/api_support.h"
 
+#include "lib/internal.h"
+
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <cmocka.h>
 
@@ -375,6 +378,51 @@ static void stop_within_close_is_harmless(void **state)
     api_watchdog(0);
 }
 
+/* In a child: a close that must say why it cannot go on, and not go on for ever. */
+struct hopeless {
+    struct api api;
+    bool no_memory; /* else a damaged ring */
+};
+
+static int close_hopeless(void *arg)
+{
+    struct hopeless *h = arg;
+    struct rlimit none = {0};
+    struct geb_bus *bus;
+    alarm(30);
+    SUPPORT_CHECK(geb_open(&bus, h->api.name) == 0);
+    SUPPORT_CHECK(geb_on(bus, "t", api_record, &record) == 0);
+    if (h->no_memory)
+        SUPPORT_CHECK(setrlimit(RLIMIT_AS, &none) == 0);
+    else
+        shr_fetch_add_relaxed(&bus->map.hot->head, UINT64_C(1) << 40);
+    SUPPORT_CHECK(geb_close(bus, GEB_FOREVER) == (h->no_memory ? -ENOMEM : -EBADMSG));
+    SUPPORT_CHECK(geb_dispatch(bus, 1) == -ESTALE);
+    return 0;
+}
+
+static void check_hopeless(bool no_memory)
+{
+    struct geb_config config = api_config(GEB_BLOCK, 8);
+    struct hopeless h = {.no_memory = no_memory};
+    config.topics = 40000; /* their table is larger than what malloc has at hand */
+    api_open_config(&h.api, &config);
+    api_publish(&h.api, 1, 1);
+    assert_int_equal(geb_close(h.api.bus, 0), 0);
+    h.api.bus = NULL;
+    assert_int_equal(support_wait(support_child(close_hopeless, &h)), 0);
+    assert_true(info_of(h.api.name).closed);
+    api_end(&h.api);
+}
+
+static void close_for_ever_ends_on_errors(void **state)
+{
+    (void)state;
+    check_hopeless(false);
+    if (!SUPPORT_SANITIZED) /* a sanitizer cannot live without memory */
+        check_hopeless(true);
+}
+
 static void remove_needs_an_idle_bus(void **state)
 {
     struct api a = {0};
@@ -434,6 +482,7 @@ int main(void)
         cmocka_unit_test(close_ends_at_its_deadline_while_events_come),
         cmocka_unit_test(close_goes_on_after_a_stop),
         cmocka_unit_test(stop_within_close_is_harmless),
+        cmocka_unit_test(close_for_ever_ends_on_errors),
         cmocka_unit_test(remove_needs_an_idle_bus),
         cmocka_unit_test(removed_bus_leaves_its_observers_alone),
         cmocka_unit_test(version_is_the_headers),

@@ -4,7 +4,11 @@
  * in behaviours_block.c. */
 #include "tests/api_support.h"
 
+#include "lib/internal.h"
+
 #include <errno.h>
+#include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -173,6 +177,140 @@ static void drops_are_counted_for_topic_and_producer(void **state)
     api_end(&a);
 }
 
+/* ---- room that done does not show yet -------------------------------------------------------- */
+
+#define LAGGING 64u /* done follows in steps of a quarter of it */
+
+/* Publishes to its own bus, and expects room for each event that is finished. */
+static int publish_again(struct geb_context *ctx, const struct geb_event *event, void *user)
+{
+    struct api *a = user;
+    struct geb_options forever = GEB_OPTIONS_INIT;
+    uint64_t value = 99;
+    int expected = event->number == 1 ? a->config.policy == GEB_BLOCK ? -EDEADLK : -EAGAIN : 0;
+    (void)ctx;
+    int rc = geb_publish_with(a->producer, a->topic, &value, sizeof(value), &forever);
+    record.cnt += rc == expected && record.cnt < LAGGING;
+    return 0;
+}
+
+static void check_own_bus(enum geb_policy policy, bool exclusive)
+{
+    struct geb_config config = api_config(policy, LAGGING);
+    struct api a = {0};
+    config.exclusive = exclusive;
+    config.producers = exclusive ? 0 : 4;
+    record = (struct api_log){0};
+    api_open_config(&a, &config);
+    assert_int_equal(geb_on(a.bus, "t", publish_again, &a), 0);
+    api_publish(&a, 1, LAGGING);
+    assert_int_equal(geb_dispatch(a.bus, LAGGING), LAGGING);
+    assert_int_equal(record.cnt, LAGGING);
+    assert_int_equal(api_account(&a).accepted, 2 * LAGGING - 1);
+    api_end(&a);
+}
+
+static void handlers_find_the_room_of_those_before_them(void **state)
+{
+    (void)state;
+    check_own_bus(GEB_RETURN_ERROR, false);
+    check_own_bus(GEB_RETURN_ERROR, true);
+    check_own_bus(GEB_BLOCK, false);
+    check_own_bus(GEB_BLOCK, true);
+}
+
+struct blocked {
+    const char *name;
+    shr_a32 published;
+};
+
+static void *publish_blocked(void *user)
+{
+    struct blocked *b = user;
+    struct geb_producer *producer;
+    geb_topic_id topic;
+    uint64_t value = 99;
+    int rc = geb_join(&producer, b->name, "blocked");
+    if (rc == 0)
+        rc = geb_topic(producer, "t", &topic);
+    for (uint32_t i = 1; rc == 0 && i <= 8; i++) {
+        rc = geb_publish(producer, topic, &value, sizeof(value));
+        if (rc == 0)
+            shr_store32_release(&b->published, i);
+    }
+    geb_leave(producer);
+    return NULL;
+}
+
+/* Each event but the first one runs until the producer has got the room of the one before. */
+static int await_published(struct geb_context *ctx, const struct geb_event *event, void *user)
+{
+    struct blocked *b = user;
+    (void)ctx;
+    while (event->number <= 9 && shr_load32_acquire(&b->published) < event->number - 1)
+        sched_yield();
+    return 0;
+}
+
+static void slow_handlers_keep_no_producer_waiting(void **state)
+{
+    struct geb_config config = api_config(GEB_BLOCK, LAGGING);
+    struct blocked blocked = {0};
+    struct api a = {0};
+    pthread_t thread;
+    (void)state;
+    api_watchdog(60);
+    api_open_config(&a, &config);
+    blocked.name = a.name;
+    assert_int_equal(geb_on(a.bus, "t", await_published, &blocked), 0);
+    api_publish(&a, 1, LAGGING);
+    assert_int_equal(pthread_create(&thread, NULL, publish_blocked, &blocked), 0);
+    api_await_state(&a, 2, "blocked");
+    assert_int_equal(geb_dispatch(a.bus, 10), 10);
+    pthread_join(thread, NULL);
+    assert_int_equal(shr_load32_relaxed(&blocked.published), 8);
+    api_end(&a);
+    api_watchdog(0);
+}
+
+/* ---- a consumer that is gone ----------------------------------------------------------------- */
+
+static int consume_and_die(void *arg)
+{
+    struct geb_bus *bus;
+    SUPPORT_CHECK(geb_open(&bus, arg) == 0);
+    _exit(0); /* without geb_close: a death */
+}
+
+/* The bus is full, and its consumer died. Returns how long the producer slept for -EPIPE. */
+static uint64_t slept_until_gone(struct api *a)
+{
+    shr_a64 *blocked_ns = &a->producer->writer.peer->blocked_ns;
+    uint64_t before_ns = shr_load_relaxed(blocked_ns);
+    uint64_t value = 99;
+    api_refused(geb_publish(a->producer, a->topic, &value, sizeof(value)), -EPIPE, "no consumer");
+    return shr_load_relaxed(blocked_ns) - before_ns;
+}
+
+static void a_dead_consumer_is_waited_for_once(void **state)
+{
+    struct api a = {0};
+    (void)state;
+    open_policy(&a, GEB_BLOCK, false);
+    api_publish(&a, 1, CAPACITY);
+    assert_int_equal(geb_close(a.bus, 0), 0);
+    a.bus = NULL;
+    assert_int_equal(support_wait(support_child(consume_and_die, a.name)), 0);
+    assert_true(slept_until_gone(&a) > 0);
+    assert_int_equal(slept_until_gone(&a), 0);
+    assert_int_equal(slept_until_gone(&a), 0);
+    /* Another one came and died: nobody can know since when there is none. */
+    assert_int_equal(support_wait(support_child(consume_and_die, a.name)), 0);
+    assert_true(slept_until_gone(&a) > 0);
+    assert_int_equal(slept_until_gone(&a), 0);
+    api_end(&a);
+}
+
 /* ---- slabs ----------------------------------------------------------------------------------- */
 
 static unsigned char bytes[CHUNK_BYTES];
@@ -278,6 +416,46 @@ static void full_ring_gives_the_block_back(void **state)
     api_end(&a);
 }
 
+/* ---- damaged rings --------------------------------------------------------------------------- */
+
+/* Every cell says REVOKED at an old position, and done promises room for ever. */
+static void no_cell_can_be_used(void **state)
+{
+    struct geb_options forever = GEB_OPTIONS_INIT;
+    struct api a = {0};
+    (void)state;
+    api_watchdog(60);
+    api_open_slabs(&a, GEB_RETURN_ERROR, CAPACITY, TWO_CHUNKS);
+    struct shr_map *map = &a.producer->map;
+    struct geb_message message = {.topic = a.topic, .len = 100, .data = bytes};
+    for (uint32_t i = 0; i < map->geo.cell_cnt; i++)
+        shr_store_relaxed(&map->cells[i].state, shr_state(i, SHR_TAG_REVOKED));
+    shr_store_relaxed(&map->hot->done, shr_load_relaxed(&map->hot->done) + (UINT64_C(1) << 50));
+    api_refused(geb_publish(a.producer, a.topic, "x", 1), -EBADMSG, "cell");
+    api_refused(geb_publish(a.producer, a.topic, bytes, 100), -EBADMSG, "cell");
+    api_refused(geb_publish_with(a.producer, a.topic, "x", 1, &forever), -EBADMSG, "cell");
+    api_refused(geb_publish_batch(a.producer, &message, 1, NULL), -EBADMSG, "cell");
+    uint64_t words[SHR_CELL_WORDS] = {0};
+    assert_int_equal(shr_publish(&a.producer->writer, words, 1), -EBADMSG);
+    api_end(&a);
+    api_watchdog(0);
+}
+
+/* The ring claims to hold far more than it has cells: a lap for each attempt, and no room. */
+static void dropping_makes_no_room(void **state)
+{
+    struct geb_config config = api_config(GEB_DROP_OLDEST, 65536);
+    struct api a = {0};
+    (void)state;
+    api_watchdog(60);
+    api_open_config(&a, &config);
+    shr_fetch_add_relaxed(&a.producer->map.hot->head, UINT64_C(1) << 40);
+    api_refused(geb_publish(a.producer, a.topic, "x", 1), -EBADMSG, "dropped from");
+    api_refused(geb_publish(a.producer, a.topic, "x", 1), -EBADMSG, "dropped from");
+    api_end(&a);
+    api_watchdog(0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -286,12 +464,17 @@ int main(void)
         cmocka_unit_test(drop_oldest_is_exact),
         cmocka_unit_test(block_is_exact),
         cmocka_unit_test(drops_are_counted_for_topic_and_producer),
+        cmocka_unit_test(handlers_find_the_room_of_those_before_them),
+        cmocka_unit_test(slow_handlers_keep_no_producer_waiting),
+        cmocka_unit_test(a_dead_consumer_is_waited_for_once),
         cmocka_unit_test(slabs_return_error),
         cmocka_unit_test(slab_error_says_slabs),
         cmocka_unit_test(slabs_block),
         cmocka_unit_test(slabs_drop_oldest),
         cmocka_unit_test(slabs_drop_at_most_64),
         cmocka_unit_test(full_ring_gives_the_block_back),
+        cmocka_unit_test(no_cell_can_be_used),
+        cmocka_unit_test(dropping_makes_no_room),
     };
     support_begin();
     return cmocka_run_group_tests(tests, NULL, NULL);

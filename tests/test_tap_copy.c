@@ -82,6 +82,32 @@ static void test_run_again(void **state)
     api_end(&a);
 }
 
+/* A loan that was shrunk to nothing is an event like any other, also as the tap's first one. */
+static void test_empty_block(void **state)
+{
+    struct api a = {0};
+    struct geb_event event;
+    struct geb_loan loan;
+    (void)state;
+    tap_bus(&a, 1, 64, 4 * CHUNK);
+    struct geb_watch *watch = tap_open(a.name, GEB_TAP_NOW);
+    for (uint32_t i = 1; i <= 2; i++) {
+        assert_int_equal(geb_loan(a.producer, 100, &loan), 0);
+        loan.len = 0;
+        assert_int_equal(geb_commit(a.producer, &loan, a.topic), 0);
+        assert_int_equal(geb_dispatch(a.bus, 0), 1); /* its block may be used again */
+        assert_int_equal(geb_tap_wait(watch, &event, 0), 1);
+        assert_int_equal(event.number, i);
+        assert_int_equal(event.len, 0);
+        assert_non_null(event.data);
+    }
+    struct geb_tap_counts counts = tap_counts(watch);
+    assert_int_equal(counts.seen, 2);
+    assert_int_equal(counts.missed + counts.gone, 0);
+    assert_int_equal(geb_unwatch(watch), 0);
+    api_end(&a);
+}
+
 /* Revoked, returned and void positions hold nothing up; and in exclusive mode an event counts whose
  * producer died before it moved head. */
 static void test_no_event(void **state)
@@ -267,7 +293,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_uncommitted), cmocka_unit_test(test_run_again),
         cmocka_unit_test(test_no_event),    cmocka_unit_test(test_damaged),
-        cmocka_unit_test(test_hostile),
+        cmocka_unit_test(test_hostile),     cmocka_unit_test(test_empty_block),
     };
     support_begin();
     return cmocka_run_group_tests(tests, NULL, NULL);

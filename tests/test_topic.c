@@ -230,6 +230,30 @@ static void unfinished_row_costs_one_patience(void **state)
     api_watchdog(0);
 }
 
+static void damaged_rows_are_passed(void **state)
+{
+    /* A tag of EMPTY or READY that is not the whole word; and a DEAD one. */
+    static const uint64_t damage[] = {4, UINT64_C(1) << 63, UINT64_C(5) << 18 | SHR_TOPIC_READY,
+                                      UINT64_C(5) << 18 | SHR_TOPIC_DEAD};
+    struct geb_config config = api_config(GEB_BLOCK, 4);
+    struct api a = {0};
+    geb_topic_id id;
+    (void)state;
+    api_watchdog(60);
+    config.topics = 6;
+    api_open_config(&a, &config);
+    for (uint32_t i = 0; i < 4; i++)
+        shr_store_relaxed(&a.bus->map.topics[1 + i].state, damage[i]);
+    assert_int_equal(geb_on(a.bus, "next", api_record, &record), 0);
+    assert_int_equal(geb_topic(a.producer, "next", &id), 0);
+    assert_int_equal(id, 5);
+    for (uint32_t i = 0; i < 4; i++)
+        api_refused(geb_publish(a.producer, 1 + i, "x", 1), -ENXIO, "");
+    api_refused(geb_topic(a.producer, "more", &id), -EUSERS, "6");
+    api_end(&a);
+    api_watchdog(0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -239,6 +263,7 @@ int main(void)
         cmocka_unit_test(schemas_are_checked_on_both_sides),
         cmocka_unit_test(processes_agree_on_ids),
         cmocka_unit_test(unfinished_row_costs_one_patience),
+        cmocka_unit_test(damaged_rows_are_passed),
     };
     support_begin();
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -20,7 +20,9 @@
  *   - rejoin: the next owner of a slot goes on with its event numbers.
  *   - two policies. DROP: `free` is tail, which moves by CAS; takers copy the event out before
  *     that CAS. BLOCK: `free` is done; the consumer alone stores tail, reads the cell in place
- *     between its stores of tail and of done, and marks some cells DONE.
+ *     between its stores of tail and of done, and marks some cells DONE. (The C consumer stores
+ *     tail behind its reads as well, so a producer that finds the ring full may look at tail: it
+ *     sees there what is `done` here.)
  *   - one reordering: the load of step 4 may come before the store of EXACT, as x86 allows.
  *     Without it the inexact record would be needless; a membarrier makes EXACT visible where the
  *     load has overtaken it. The other loads of a publish either have a
