@@ -213,6 +213,16 @@ struct geb_producer {
     struct shr_lock lock;
 };
 
+/* 0; -EINVAL or -ESTALE. */
+static inline int gebi_check_producer(const struct geb_producer *p)
+{
+    if (SHR_UNLIKELY(p == NULL))
+        return gebi_fail(-EINVAL, "the producer is NULL");
+    if (SHR_UNLIKELY(!gebi_lives(&p->life, GEBI_PRODUCER_MAGIC)))
+        return gebi_fail(-ESTALE, "the producer has left, or this is a child of its process");
+    return 0;
+}
+
 /* One call's dealings with a full bus. */
 struct gebi_overrun {
     uint64_t wait_until_ns;

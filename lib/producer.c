@@ -1,117 +1,15 @@
+/* Publishing: a copy, a batch, a loan. */
 #include "lib/internal.h"
 
 #include <errno.h>
 #include <string.h>
 
-static inline int check(const struct geb_producer *p)
-{
-    if (SHR_UNLIKELY(p == NULL))
-        return gebi_fail(-EINVAL, "the producer is NULL");
-    if (SHR_UNLIKELY(!gebi_lives(&p->life, GEBI_PRODUCER_MAGIC)))
-        return gebi_fail(-ESTALE, "the producer has left, or this is a child of its process");
-    return 0;
-}
-
-/* ---- join and leave -------------------------------------------------------------------------- */
-
-/* Takes the first slot that nobody holds and that is clean, or can be cleaned. */
-static int take_slot(struct geb_producer *p, const char *who)
-{
-    struct shr_ring ring;
-    bool stranger = false;
-    int rc = -EBUSY;
-    shr_ring_init(&ring, &p->map);
-    for (uint32_t slot = 1; slot <= p->map.geo.producer_cnt; slot++) {
-        rc = shr_lock_take(&p->map, slot, &p->lock);
-        if (rc == -EBUSY) { /* alive, or a stranger's lock: the next one */
-            stranger = stranger || shr_lock_held(&p->map, slot) == 0;
-            continue;
-        }
-        if (rc < 0)
-            return gebi_fail(rc, "cannot lock slot %u of %s", slot, p->map.path);
-        if (!shr_segment_is_named(&p->map))
-            return gebi_fail(-ENOENT, "%s was removed just now", p->map.path);
-        if (shr_sweep_slot(&p->map, &ring, slot)) {
-            p->slot = slot;
-            shr_peer_enter(&p->map, slot, who);
-            return 0;
-        }
-        shr_lock_drop(&p->lock); /* what it held is in somebody else's hand yet */
-        rc = -EBUSY;
-    }
-    if (stranger)
-        return gebi_fail(p->map.geo.exclusive ? -EBUSY : -EUSERS, GEBI_STRANGER, p->map.path,
-                         p->map.path);
-    if (p->map.geo.exclusive)
-        return gebi_fail(-EBUSY, "%s is exclusive and has its producer", p->map.path);
-    return gebi_fail(-EUSERS, "all %u producer slots of %s are in use", p->map.geo.producer_cnt,
-                     p->map.path);
-}
-
-static void set_up(struct geb_producer *p)
-{
-    shr_writer_init(&p->writer, &p->map, p->slot);
-    shr_taker_init(&p->taker, &p->map, p->slot, &p->map.peers[p->slot].hand);
-    p->max_event = p->map.geo.max_event;
-    p->spins = GEBI_SPINS;
-    p->stamp_mask = (1u << p->map.geo.sample_shift) - 1;
-    p->fence = shr_wait_register() != 0 || p->map.geo.wakers_fence != 0;
-}
-
-int geb_join(struct geb_producer **producer, const char *name, const char *who)
-{
-    char path[SHR_PATH_BYTES];
-    if (producer == NULL)
-        return gebi_fail(-EINVAL, "the result pointer is NULL");
-    *producer = NULL;
-    int rc = gebi_path(name, false, path);
-    if (rc < 0)
-        return rc;
-    struct geb_producer *p = gebi_handle_alloc(sizeof(*p));
-    if (p == NULL)
-        return gebi_fail(-ENOMEM, "no memory for a producer");
-    rc = shr_segment_attach(&p->map, path, true);
-    if (rc < 0) {
-        gebi_handle_end(p, sizeof(*p));
-        return gebi_fail(rc, "%s: %s", path, geb_strerror(rc));
-    }
-    rc = take_slot(p, who != NULL ? who : "");
-    if (rc == 0) {
-        uint64_t epoch = shr_load_relaxed(&p->map.peers[p->slot].epoch);
-        rc = shr_heap_init(&p->heap, &p->map, shr_owner(p->slot, epoch));
-    }
-    if (rc < 0) {
-        shr_lock_drop(&p->lock);
-        shr_segment_detach(&p->map);
-        gebi_handle_end(p, sizeof(*p));
-        return rc;
-    }
-    set_up(p);
-    shr_store_release(&p->life.magic, GEBI_PRODUCER_MAGIC);
-    *producer = p;
-    return 0;
-}
-
-int geb_leave(struct geb_producer *p)
-{
-    if (p == NULL)
-        return 0;
-    int rc = check(p);
-    if (rc < 0)
-        return rc;
-    gebi_handle_retire(&p->life); /* first: geb_cancel may be called at any moment */
-    shr_heap_fini(&p->heap);
-    shr_peer_exit(&p->map, p->slot);
-    shr_lock_drop(&p->lock);
-    shr_segment_detach(&p->map);
-    gebi_handle_end(p, sizeof(*p));
-    return 0;
-}
+/* ---- topics ---------------------------------------------------------------------------------- */
 
 int geb_topic_schema(struct geb_producer *p, const char *name, const char *schema, uint32_t bytes,
                      geb_topic_id *topic)
 {
-    int rc = check(p);
+    int rc = gebi_check_producer(p);
     if (rc < 0)
         return rc;
     if (topic == NULL)
@@ -211,12 +109,11 @@ SHR_HOT int try_publish(struct geb_producer *p, uint64_t words[SHR_CELL_WORDS], 
 
 /* Publishes composed words, making room by the policy. */
 static int publish_words(struct geb_producer *p, uint64_t words[SHR_CELL_WORDS], uint32_t events,
-                         uint64_t bytes, uint64_t wait_until_ns)
+                         uint64_t bytes, struct gebi_overrun *overrun)
 {
-    struct gebi_overrun overrun = {.wait_until_ns = wait_until_ns};
     int rc;
     while (SHR_UNLIKELY((rc = try_publish(p, words, events, bytes)) < 0)) {
-        if ((rc = gebi_make_room(p, rc, &overrun)) < 0)
+        if ((rc = gebi_make_room(p, rc, overrun)) < 0)
             return rc;
     }
     return 0;
@@ -224,14 +121,13 @@ static int publish_words(struct geb_producer *p, uint64_t words[SHR_CELL_WORDS],
 
 /* Publishes a block. */
 static int publish_block(struct geb_producer *p, geb_topic_id topic, uint64_t ref, size_t len,
-                         uint32_t events, const struct geb_options *options)
+                         uint32_t events, const struct geb_options *options,
+                         struct gebi_overrun *overrun)
 {
     uint32_t flags = SHR_FLAG_SLAB | (events != 0 ? SHR_FLAG_BATCH : 0);
     uint64_t words[SHR_CELL_WORDS] = {0};
-    uint64_t wait_until_ns = GEB_FOREVER;
     uint32_t ext = SHR_CELL_WORDS;
     if (options != NULL) {
-        wait_until_ns = options->wait_until_ns;
         words[SHR_WORD_KEY] = options->key;
         if (options->deadline_ns != 0) {
             flags |= SHR_FLAG_DEADLINE;
@@ -245,35 +141,43 @@ static int publish_block(struct geb_producer *p, geb_topic_id topic, uint64_t re
     words[SHR_WORD_META] = shr_meta(topic, p->slot, 0, flags);
     words[SHR_WORD_BODY] = ref;
     words[SHR_WORD_BODY + 1] = (uint64_t)events << 32 | (uint32_t)len;
-    return publish_words(p, words, events != 0 ? events : 1, len, wait_until_ns);
+    return publish_words(p, words, events != 0 ? events : 1, len, overrun);
 }
 
 /* A block of len bytes, making room by the policy. */
-static int allocate(struct geb_producer *p, size_t len, uint64_t wait_until_ns, uint64_t *ref)
+static int allocate(struct geb_producer *p, size_t len, struct gebi_overrun *overrun, uint64_t *ref)
 {
-    struct gebi_overrun overrun = {.wait_until_ns = wait_until_ns};
     if (SHR_UNLIKELY(len > p->max_event))
         return gebi_fail(-EMSGSIZE, "the event has %zu bytes, max_event is %u", len, p->max_event);
     for (;;) {
         int rc = shr_alloc(&p->heap, (uint32_t)len, ref);
-        if (SHR_LIKELY(rc != -ENOBUFS))
+        if (SHR_LIKELY(rc != -ENOBUFS)) {
+            overrun->entered = false; /* the next wait is at another gate */
             return rc;
-        rc = gebi_make_room(p, rc, &overrun);
+        }
+        rc = gebi_make_room(p, rc, overrun);
         if (rc < 0)
             return rc;
     }
+}
+
+/* How long a call may wait. */
+static struct gebi_overrun overrun_of(const struct geb_options *options)
+{
+    return (struct gebi_overrun){.wait_until_ns = options != NULL ? options->wait_until_ns
+                                                                  : GEB_FOREVER};
 }
 
 static SHR_COLD int publish_large(struct geb_producer *p, geb_topic_id topic, const void *data,
                                   size_t len, const struct geb_options *options)
 {
     uint64_t ref;
-    uint64_t wait_until_ns = options != NULL ? options->wait_until_ns : GEB_FOREVER;
-    int rc = allocate(p, len, wait_until_ns, &ref);
+    struct gebi_overrun overrun = overrun_of(options);
+    int rc = allocate(p, len, &overrun, &ref);
     if (rc < 0)
         return rc;
     memcpy(shr_block_data(&p->map, ref), data, len);
-    rc = publish_block(p, topic, ref, len, 0, options);
+    rc = publish_block(p, topic, ref, len, 0, options, &overrun);
     if (rc < 0)
         shr_block_free(&p->map, ref);
     return rc;
@@ -292,7 +196,7 @@ SHR_HOT int try_inline(struct geb_producer *p, geb_topic_id topic, const void *d
 static SHR_COLD int publish_again(struct geb_producer *p, geb_topic_id topic, const void *data,
                                   size_t len, int rc)
 {
-    struct gebi_overrun overrun = {.wait_until_ns = GEB_FOREVER};
+    struct gebi_overrun overrun = overrun_of(NULL);
     do {
         if ((rc = gebi_make_room(p, rc, &overrun)) < 0)
             return rc;
@@ -303,7 +207,7 @@ static SHR_COLD int publish_again(struct geb_producer *p, geb_topic_id topic, co
 
 int geb_publish(struct geb_producer *p, geb_topic_id topic, const void *data, size_t len)
 {
-    int rc = check(p);
+    int rc = gebi_check_producer(p);
     if (SHR_LIKELY(rc == 0))
         rc = check_topic(p, topic, len);
     if (SHR_UNLIKELY(rc < 0))
@@ -332,7 +236,7 @@ int geb_publish_with(struct geb_producer *p, geb_topic_id topic, const void *dat
 {
     if (options == NULL)
         return geb_publish(p, topic, data, len);
-    int rc = check(p);
+    int rc = gebi_check_producer(p);
     if (rc == 0)
         rc = check_options(options);
     if (rc == 0)
@@ -354,7 +258,8 @@ int geb_publish_with(struct geb_producer *p, geb_topic_id topic, const void *dat
     words[SHR_WORD_META] = shr_meta(topic, p->slot, (uint32_t)len, flags);
     words[SHR_WORD_KEY] = options->key;
     copy_small(&words[SHR_WORD_BODY], data, len);
-    return publish_words(p, words, 1, len, options->wait_until_ns);
+    struct gebi_overrun overrun = overrun_of(options);
+    return publish_words(p, words, 1, len, &overrun);
 }
 
 /* ---- batches --------------------------------------------------------------------------------- */
@@ -395,7 +300,7 @@ static void fill_batch(unsigned char *to, const struct geb_message *messages, ui
 int geb_publish_batch(struct geb_producer *p, const struct geb_message *messages, uint32_t cnt,
                       const struct geb_options *options)
 {
-    int rc = check(p);
+    int rc = gebi_check_producer(p);
     if (rc == 0)
         rc = check_options(options);
     if (rc < 0)
@@ -406,14 +311,12 @@ int geb_publish_batch(struct geb_producer *p, const struct geb_message *messages
     if (bytes < 0)
         return (int)bytes;
     uint64_t ref;
-    uint64_t wait_until_ns = options != NULL ? options->wait_until_ns : GEB_FOREVER;
-    rc = allocate(p, (size_t)bytes, wait_until_ns, &ref);
+    struct gebi_overrun overrun = overrun_of(options);
+    rc = allocate(p, (size_t)bytes, &overrun, &ref);
     if (rc < 0)
         return rc;
     fill_batch(shr_block_data(&p->map, ref), messages, cnt);
-    struct geb_options wait_only = GEB_OPTIONS_INIT;
-    wait_only.wait_until_ns = wait_until_ns;
-    rc = publish_block(p, messages[0].topic, ref, (size_t)bytes, cnt, &wait_only);
+    rc = publish_block(p, messages[0].topic, ref, (size_t)bytes, cnt, NULL, &overrun);
     if (rc < 0)
         shr_block_free(&p->map, ref);
     return rc;
@@ -423,7 +326,7 @@ int geb_publish_batch(struct geb_producer *p, const struct geb_message *messages
 
 int geb_loan(struct geb_producer *p, size_t len, struct geb_loan *loan)
 {
-    int rc = check(p);
+    int rc = gebi_check_producer(p);
     if (rc < 0)
         return rc;
     if (loan == NULL || len == 0)
@@ -431,7 +334,8 @@ int geb_loan(struct geb_producer *p, size_t len, struct geb_loan *loan)
                                                : "a loan has at least one byte");
     *loan = (struct geb_loan){0};
     uint64_t ref;
-    rc = allocate(p, len, GEB_FOREVER, &ref);
+    struct gebi_overrun overrun = overrun_of(NULL);
+    rc = allocate(p, len, &overrun, &ref);
     if (rc < 0)
         return rc;
     *loan = (struct geb_loan){.data = shr_block_data(&p->map, ref), .len = len, .handle = ref};
@@ -450,7 +354,7 @@ static int check_loan(const struct geb_producer *p, const struct geb_loan *loan)
 int geb_commit_with(struct geb_producer *p, struct geb_loan *loan, geb_topic_id topic,
                     const struct geb_options *options)
 {
-    int rc = check(p);
+    int rc = gebi_check_producer(p);
     if (rc == 0)
         rc = check_options(options);
     if (rc == 0)
@@ -460,8 +364,10 @@ int geb_commit_with(struct geb_producer *p, struct geb_loan *loan, geb_topic_id 
                        p->max_event);
     if (rc == 0)
         rc = check_topic(p, topic, loan->len);
-    if (rc == 0)
-        rc = publish_block(p, topic, loan->handle, loan->len, 0, options);
+    if (rc < 0)
+        return rc;
+    struct gebi_overrun overrun = overrun_of(options);
+    rc = publish_block(p, topic, loan->handle, loan->len, 0, options, &overrun);
     if (rc == 0)
         *loan = (struct geb_loan){0};
     return rc;
@@ -474,7 +380,7 @@ int geb_commit(struct geb_producer *p, struct geb_loan *loan, geb_topic_id topic
 
 int geb_return(struct geb_producer *p, struct geb_loan *loan)
 {
-    int rc = check(p);
+    int rc = gebi_check_producer(p);
     if (rc == 0)
         rc = check_loan(p, loan);
     if (rc < 0)

@@ -27,11 +27,6 @@ void crash_far_clock(void)
     steady_ns = shr_now_ns() + 3600 * UINT64_C(1000000000);
 }
 
-void crash_steady_clock_at(uint64_t now_ns)
-{
-    steady_ns = now_ns;
-}
-
 int crash_clock_gettime(clockid_t id, struct timespec *time)
 {
     uint64_t now_ns;

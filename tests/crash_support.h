@@ -265,7 +265,6 @@ void crash_steady_clock(void);
 void crash_set_ahead(uint64_t ns);
 /* As crash_steady_clock, an hour ahead: no sleep ends by itself, so one that nobody wakes hangs. */
 void crash_far_clock(void);
-void crash_steady_clock_at(uint64_t now_ns); /* the same, from another time on */
 int crash_clock_gettime(clockid_t id, struct timespec *time);
 #define CRASH_CLOCK_GETTIME                                \
     int clock_gettime(clockid_t id, struct timespec *time) \

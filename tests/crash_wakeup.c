@@ -123,11 +123,8 @@ static int consumer(void *arg)
 
 static int prepare_producer(void *user)
 {
-    int rc;
+    int rc = crash_join(&w, &w.victim, CRASH_VICTIM);
     (void)user;
-    do
-        rc = crash_join(&w, &w.victim, CRASH_VICTIM);
-    while (rc == -EBUSY); /* the consumer sweeps the only slot just now */
     if (rc == 0)
         crash_compose(&w, &w.victim, CRASH_INLINE);
     return rc;
