@@ -78,7 +78,7 @@ static int wait_step(struct geb_producer *p, struct gebi_overrun *o, struct shr_
  * time, and a damaged head may promise what it does not keep. */
 static bool is_room_behind_done(struct geb_producer *p, struct gebi_overrun *o)
 {
-    /* edge W1 acquire: between ticket and sleep this sees what no wake will come for. */
+    /* No wake comes for what only tail shows: who sleeps looks again after its bounded sleep. */
     return o->looks++ < LOOKS_MAX && !shr_is_full_indeed(&p->writer);
 }
 

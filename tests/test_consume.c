@@ -143,26 +143,6 @@ static void done_follows_in_batches_and_at_the_flush(void **state)
     ring_close(NULL);
 }
 
-static void done_follows_at_once_when_a_producer_waits(void **state)
-{
-    (void)state;
-    consumer_open(SHR_BLOCK, 4 * SHR_DONE_BATCH, 0);
-    uint64_t base = shr_load_relaxed(&ring.hot->head);
-    for (uint64_t n = 1; n <= 4; n++)
-        ring_commit(1, n);
-    for (uint64_t n = 1; n <= 4; n++) {
-        assert_int_equal(shr_next(&consumer, &item), 1);
-        shr_finish(&consumer, &item, SHR_COL_DELIVERED);
-        shr_store32_relaxed(&ring.hot->space.waiting, n % 2 == 0);
-        uint32_t wakes = shr_load32_relaxed(&ring.hot->space.seq);
-        shr_flush_batch(&consumer);
-        assert_int_equal(shr_load_relaxed(&ring.hot->done), base + n / 2 * 2);
-        assert_int_equal(shr_load32_relaxed(&ring.hot->space.seq), wakes + (n % 2 == 0));
-        assert_int_equal(shr_load32_relaxed(&ring.hot->space.waiting), 0);
-    }
-    ring_close(NULL);
-}
-
 static void idle_means_that_nothing_waits_in_all_of_the_ring(void **state)
 {
     (void)state;
@@ -457,7 +437,6 @@ int main(void)
         cmocka_unit_test_teardown(a_batch_may_end_in_several_columns, ring_close),
         cmocka_unit_test_teardown(gaps_are_dropped_events, ring_close),
         cmocka_unit_test_teardown(done_follows_in_batches_and_at_the_flush, ring_close),
-        cmocka_unit_test_teardown(done_follows_at_once_when_a_producer_waits, ring_close),
         cmocka_unit_test_teardown(idle_means_that_nothing_waits_in_all_of_the_ring, ring_close),
         cmocka_unit_test_teardown(an_old_ring_works_like_a_new_one, ring_close),
         cmocka_unit_test_teardown(a_lost_take_leaves_no_event_in_hand, ring_close),
