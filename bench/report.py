@@ -15,7 +15,7 @@ import sys
 
 BEGIN = '<!-- bench:begin -->'
 END = '<!-- bench:end -->'
-ORDER = ('floor', 'publish', 'throughput', 'roundtrip')
+ORDER = ('floor', 'publish', 'throughput', 'roundtrip', 'takeover', 'watching')
 HEAD = ('| subject | mode | bytes | ns an event | p50 | p99 | p99.9 | floor | its ns | ratio '
         '| middle half | calm rounds |')
 
