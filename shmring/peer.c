@@ -140,9 +140,9 @@ int shr_lock_strange(struct shr_map *map, uint64_t byte)
 void shr_peer_enter(struct shr_map *map, uint32_t slot, const char *name)
 {
     struct shr_peer *peer = &map->peers[slot];
-    /* Also when the slot was swept: a sweep that looked at what the consumer has seen, was stopped,
-     * and looked at the cell when a later lap had it, missed an event that the consumer took in
-     * between. By now its number is in what the consumer has seen. */
+    /* The look of a sweep finds every event that the consumer took. Ours finds one that a producer
+     * dropped under the hands of a consumer, which wrote its hand after that look and was killed:
+     * its successor counts the event as lost_in_crash, so the number is given. */
     uint64_t number = shr_peer_last_number(map, slot);
 
     /* USED is first: from here on a death leaves an unlocked, USED slot, which is what the sweep

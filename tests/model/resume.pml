@@ -13,16 +13,25 @@
  *     numbers are what the column `dropped` is made of.
  *   - BATCH: each producer's first cell holds two events, which may end in two columns.
  *   - blocks: event x has block x, freed by whoever ends the event.
+ *   - DROP: a consumer that is lapped while it copies a cell, and its second look at tail.
+ *   - HEIR: producer 0 dies once, between a commit and its count. Who settles its slot looks for
+ *     the number (shr_peer_last_number) in the cell, in the consumer's hand (DROP) and in `seen`,
+ *     word by word, while the event goes by. If another producer dropped the event, nobody need
+ *     know its number; it is passed over here, while the code gives it to the next event. So there
+ *     is no death of the consumer beside a dropper then (docs/recovery.md says what it would do).
  *   - shr_account, by somebody who looks at any moment: beside a consumer that lives, is dead, or
  *     resumes, the columns, what is in hand and what is in the ring add up to what was accepted.
  *
  * Joined: claim, commit and count of a publish (the protocol of cells is that of ring.pml); the
- * stores of a hand between pos = 0 and pos that say which event it is; the account's look at all
- * words, since the producers' part of it is exact at quiet moments only.
+ * stores of a hand between pos = 0 and pos that say which event it is (not with HEIR); the
+ * second look at tail with the copy before it, since a cell that tail has not passed stays as it
+ * is; the account's look at all words, since the producers' part of it is exact at quiet moments
+ * only.
  *
- * What is not modelled: deaths of producers (ring.pml; their hands: slab.pml), bad bytes, the
- * number's low half, the drops of each slot, the counters redelivered and restarts, store buffers:
- * a death leaves a prefix of the stores, and the kernel orders them before the free lock.
+ * What is not modelled: other deaths of producers (ring.pml; their hands: slab.pml), bad bytes, the
+ * number's low half, the account beside an heir, the drops of each slot, the counters redelivered
+ * and restarts, store buffers: a death leaves a prefix of the stores, and the kernel orders them
+ * before the free lock; stores and loads of others are in order on x86-64.
  */
 #ifndef C
 #define C 1                     /* events */
@@ -67,6 +76,10 @@ byte done = N;
 #endif
 byte published[P], seen[P];
 byte hand_pos, hand_event, hand_sum, hand_dropped, hand_applied, hand_after[2];
+#ifdef HEIR
+byte hand_slot;
+bit died_once;
+#endif
 byte column[3], dropped, attempts;
 bit used[P * K + 1];            /* block headers */
 
@@ -79,7 +92,7 @@ byte delivered_then, ended_then;        /* events, as finished or dropped */
 
 hidden byte finished_once, in_order, delivered_once, redelivered_unfinished, redelivery_marked,
         freed_after_end, no_block_leaked, account_closes, delivered_exact, nothing_pending_at_end,
-        cell_kept, all_ended;
+        cell_kept, all_ended, count_complete, number_was_given;
 hidden byte i_, p_, d_, pending_, pos_, x_, sum_;
 hidden byte follow_[P], column_[3];
 hidden byte finished_;
@@ -89,6 +102,7 @@ hidden byte finished_;
         :: else -> assert(name) \
         fi
 
+#define AT_LEAST(x, y) x = ((y) > x -> (y) : x)
 #define SUM (column[0] + column[1] + column[2])
 
 inline free_block(x)
@@ -108,6 +122,23 @@ inline free_block(x)
 #define RESUMES_AT done
 #else
 #define RESUMES_AT tail
+#endif
+#ifdef MUTANT_COPY_UNCHECKED    /* R10: a taken position in hand, with an event that waits */
+#define COPY_IS_OF(pos) true
+#else
+#define COPY_IS_OF(pos) (tail == (pos))
+#endif
+#ifdef MUTANT_HAND_SEEN_ONCE    /* S11: the number of another producer's event */
+#define HAND_IS_STILL(pos) true
+#else
+#define HAND_IS_STILL(pos) (hand_pos == (pos))
+#endif
+#ifdef MUTANT_SEEN_BEFORE_HAND  /* R11: the number goes from hand to `seen` between the looks */
+#define SEEN_EARLY AT_LEAST(x, seen[me])
+#define SEEN_LATE skip
+#else
+#define SEEN_EARLY skip
+#define SEEN_LATE AT_LEAST(x, seen[me])
 #endif
 #ifdef MUTANT_LOOK_AT_COLUMNS   /* the account forgets what is in hand */
 #define HAND_LOOKED_AT 0
@@ -198,10 +229,29 @@ proctype observer()
 
 /* ---- producers ---- */
 
+/* Nobody reads the count of a producer that lives: it is one step with the commit. */
+#ifdef HEIR
+#define COUNTED \
+        if \
+        :: published[me] = LAST(ID); k++ \
+        :: me == 0 && !died_once -> \
+                died_once = 1; \
+                t = head - 1; \
+                x = published[me]; \
+                goto died \
+        fi
+#else
+#define COUNTED published[me] = LAST(ID); k++
+#endif
+
 proctype producer(byte me)
 {
         byte k, t, x;
+#ifdef HEIR
+        byte y, z;
+#endif
 
+next_:
         do
         :: atomic { k == K -> k = 0; gone++; break }
         :: atomic { k < K && head - FREE < C ->
@@ -209,9 +259,8 @@ proctype producer(byte me)
                 ready[AT(head)] = head;
                 event[AT(head)] = ID;
                 used[ID] = 1;
-                published[me] = LAST(ID);
                 head++;
-                k++ }
+                COUNTED }
 #ifdef DROP
         :: atomic { k < K && head - FREE >= C -> t = tail };
                 atomic {
@@ -235,7 +284,44 @@ proctype producer(byte me)
                 :: atomic { x == 0 }
                 fi
 #endif
-        od
+        od;
+#ifdef HEIR
+        goto left;
+died:
+        /* t: the claim of the dead record; x: the number that is known. */
+        if
+        :: atomic { ready[AT(t)] == t };
+                y = event[AT(t)];
+                atomic {
+                        if
+                        :: head - t < N && SLOT(y) == me -> AT_LEAST(x, LAST(y))
+                        :: else
+                        fi;
+                        y = 0 }
+        :: atomic { ready[AT(t)] != t }
+        fi;
+        SEEN_EARLY;
+#if defined(DROP) && !defined(MUTANT_HAND_UNASKED)
+        y = hand_pos;
+        z = hand_slot;
+        t = hand_event;
+        atomic {
+                if
+                :: y != 0 && z == me && HAND_IS_STILL(y) -> AT_LEAST(x, LAST(t))
+                :: else
+                fi;
+                y = 0; z = 0 };
+#endif
+        atomic {
+                SEEN_LATE;
+                CHECK(number_was_given, x <= LAST(ID));
+                CHECK(count_complete, x == LAST(ID) || taken_away[ID]);
+                published[me] = x;
+                t = 0; x = 0; k++;
+                goto next_ };
+left:
+        skip
+#endif
 }
 
 /* ---- the consumer ---- */
@@ -344,7 +430,11 @@ again_:
 #endif
         atomic {
                 if
+#ifdef DROP
+                :: ready[AT(next)] == next
+#else
                 :: ready[AT(next)] == next -> x = event[AT(next)]
+#endif
                 :: gone == P && head == tail -> goto leave
                 :: tail != next -> goto again_
 #ifdef BLOCK
@@ -352,6 +442,11 @@ again_:
 #endif
                 fi };
 #ifdef DROP
+        atomic {
+                if
+                :: COPY_IS_OF(next) -> x = event[AT(next)]
+                :: else -> goto again_
+                fi };
 #ifdef MUTANT_HAND_AFTER_TAKING /* a death between: in no hand, and not in the ring */
         STEP(hand_pos = 0);
         if
@@ -361,6 +456,9 @@ again_:
         fi;
 #elif !defined(MUTANT_HAND_NOT_EMPTIED)  /* a hand of two events */
         STEP(hand_pos = 0);
+#endif
+#ifdef HEIR
+        STEP(hand_slot = SLOT(x));
 #endif
         STEP(hand_event = x);
 #ifndef MUTANT_POS_BEFORE_SUM
@@ -516,7 +614,9 @@ init
                 :: else -> break
                 od;
                 i = 0;
-                run consumer();
-                run observer()
+#ifndef HEIR
+                run observer();
+#endif
+                run consumer()
         }
 }

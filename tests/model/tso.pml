@@ -13,14 +13,20 @@
  *     buffer; its tail is read by itself only, and is private here.
  *   - deaths of producers around every store; the next owner of the slot, or the sweeper, settles
  *     it. Numbers of events go on from the count, from the cell of the claim, and from what the
- *     consumer saw, whichever is last.
- *   - sweep_revoked, with the looks at the records one by one.
+ *     consumer saw, whichever is last, looked at in this order.
+ *   - sweep_revoked, with the looks at the records one by one: a record EXACT(q) pins REVOKED(q),
+ *     and so does one that is inexact at or below q, until a membarrier has passed each producer.
+ *     FENCE: no membarrier, but producers fence before they look at their cell. NO_MEMBARRIER:
+ *     neither, and inexact records pin for good.
  *   - OBSERVER: one observation by somebody who holds nothing: state, words, then head.
  *
- * Joined: `t < head` with the CAS behind it, since head never goes back; the consumer's hand, which
- * names an event's number before its tail moves, with the CAS of tail (DROP); a plain store of the
- * sweeper or joiner with the load before it. The sweeper has no buffer: between its store to a
- * record and the next reader of that record it makes a system call, which drains it.
+ * Joined: EXACT with the claim before it, and the body with the look at the cell. So a membarrier
+ * forces an EXACT out only where a body waits behind it: elsewhere the instruction, or the look,
+ * may be still to come. `t < head` with the CAS behind it, since head never goes back; the
+ * consumer's hand, which names an event's number before its tail moves, and `seen` with the CAS of
+ * tail (DROP; apart in resume.pml); a plain store of the sweeper or joiner with the load before it.
+ * The sweeper has no buffer: between its store to a record and the next reader of that record it
+ * makes a system call, which drains it.
  *
  * What is not modelled: memory weaker than TSO (there the argument of docs/ordering.md stands
  * alone), deaths of a dropper between two CAS of its taking, of a joiner that settles, and stops
@@ -60,7 +66,7 @@
 #define INEXACT(p)   ((p) << 1)
 #define EXACT(p)     (((p) << 1) | 1)
 #define IS_EXACT(b)  ((b) & 1)
-#define PINS(b, q)   ((b) == EXACT(q) || ((b) != 0 && !IS_EXACT(b) && (b) <= INEXACT(q)))
+#define BELOW(b, q)  ((b) != 0 && !IS_EXACT(b) && (b) <= INEXACT(q))
 
 #define CELL(p)      ((p) % N)
 #define W0(p)        (N + (p) % N)
@@ -114,10 +120,10 @@ hidden byte other;
  * A word of a body arrives in a cell that its producer still may write. (READY: that of a commit
  * which did not wait for the body; no_torn is the check for that.)
  */
+#define IS_BODY(a)   ((a) >= N && (a) < 3 * N)
 #define WRITES(s, p) (USABLE(s, p) || (s) == ST(p, REVOKED) || (s) == ST(p, READY))
 #define CHECK_STORE(i, a, v) \
-        CHECK(quarantine_respected, (a) < N || (a) >= 3 * N || \
-                WRITES(mem[CELL(ticket[i])], ticket[i]))
+        CHECK(quarantine_respected, !IS_BODY(a) || WRITES(mem[CELL(ticket[i])], ticket[i]))
 
 #include "buffer.pml"
 
@@ -176,10 +182,29 @@ inline account(x, y, became)
 #else
 #define STORE_SEEN STORE(me, SEEN(SLOT(x)), NUMBER(x)); STORE(me, FREE, t + 1)
 #endif
-#ifdef MUTANT_NUMBER_ONCE       /* what the consumer saw since the first look at its word */
-#define SEEN_SINCE(i) 0
+/* R9: EXACT waits in a buffer behind the look. */
+#if defined(FENCE) || defined(MUTANT_NO_MEMBARRIER)
+#define BARRIER(i) true
 #else
-#define SEEN_SINCE(i) mem[SEEN(i)]
+#define BARRIER(i) (where[(i) * DEPTH] != BUSY(i) || !IS_BODY(where[(i) * DEPTH + 1]))
+#endif
+#if defined(FENCE) && !defined(MUTANT_NO_FENCE)
+#define FENCED(i) DRAINED(i)
+#else
+#define FENCED(i) RUNS(i)
+#endif
+#ifdef NO_MEMBARRIER
+#define PINS(b, q) ((b) == EXACT(q) || BELOW(b, q))
+#else
+#define PINS(b, q) ((b) == EXACT(q))
+#endif
+#define NUMBER_SEEN(i) x = (mem[SEEN(i)] > x -> mem[SEEN(i)] : x)
+#ifdef MUTANT_NUMBER_AGAINST_THE_FLOW   /* R11: it goes from cell to `seen` between the looks */
+#define SEEN_EARLY(i) NUMBER_SEEN(i)
+#define SEEN_LATE(i) skip
+#else
+#define SEEN_EARLY(i) skip
+#define SEEN_LATE(i) NUMBER_SEEN(i)
 #endif
 
 /* ---- takers ---- */
@@ -282,7 +307,8 @@ took:
 inline last_number(i)
 {
         atomic {
-                x = (mem[SEEN(i)] > mem[PUBLISHED(i)] -> mem[SEEN(i)] : mem[PUBLISHED(i)]);
+                x = mem[PUBLISHED(i)];
+                SEEN_EARLY(i);
                 q = (IS_EXACT(mem[BUSY(i)]) -> mem[BUSY(i)] >> 1 : 0) };
         if
         :: atomic { q == 0 || mem[CELL(q)] != ST(q, READY) }
@@ -294,7 +320,8 @@ inline last_number(i)
                         :: else
                         fi;
                         y = 0 }
-        fi
+        fi;
+        SEEN_LATE(i)
 }
 
 /* settle_claim: the dead record was exact at q. */
@@ -375,7 +402,7 @@ claim:
         :: atomic { DRAINED(me) && mem[HEAD] >= LIMIT -> STORE(me, BUSY(me), 0); goto leave }
         :: DIES
         fi;
-        atomic { RUNS(me) ->
+        atomic { FENCED(me) ->
                 s = mem[CELL(h)];
                 if
                 :: USABLE(s, h) -> STORE(me, W0(h), ID); STORE(me, W1(h), ID)
@@ -421,10 +448,7 @@ died:
         last_number(me);
         atomic { mem[PUBLISHED(me)] = x; k = x; x = 0 };
         settle_claim();
-        /* shr_peer_enter looks at the number once more, before the record is cleared. */
         atomic {
-                k = (SEEN_SINCE(me) > k -> SEEN_SINCE(me) : k);
-                STORE(me, PUBLISHED(me), k);
                 STORE(me, BUSY(me), 0);
                 slot[me] = LIVE;
                 goto again
@@ -518,17 +542,28 @@ idle:
                         fi
                 fi
         };
+look:
+        /* y: behind a membarrier. The code looks at the other records too before it calls that. */
         do
-        :: atomic { i < P && !PINS(mem[BUSY(i)], q) -> i++ }
-        :: atomic { i < P && PINS(mem[BUSY(i)], q) -> break }
+        :: atomic { i < P && mem[BUSY(i)] == EXACT(q) -> goto swept }
+        :: atomic { i < P && !y && BELOW(mem[BUSY(i)], q) -> i = 0; break }
+        :: atomic { i < P && mem[BUSY(i)] != EXACT(q) && (y || !BELOW(mem[BUSY(i)], q)) -> i++ }
         :: atomic { i == P ->
                 if
                 :: mem[c] == ST(q, REVOKED) -> change(c, ST(q, RETURNED))
                 :: else
                 fi;
-                break }
+                goto swept }
         od;
-        atomic { i = 0; q = 0; c = 0; goto idle };
+#ifndef NO_MEMBARRIER
+        /* Each producer passes it at a moment of its own. */
+        do
+        :: atomic { i < P && BARRIER(i) -> i++ }
+        :: atomic { i == P -> i = 0; y = 1; goto look }
+        od;
+#endif
+swept:
+        atomic { i = 0; q = 0; c = 0; y = 0; goto idle };
 settle:
         last_number(c);
         atomic { mem[PUBLISHED(c)] = x; x = 0 };
