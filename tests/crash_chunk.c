@@ -222,9 +222,7 @@ static void run(struct crash_world *w, struct step_scenario *s)
             crash_run(s, STEP_KILL, check_killed, "killed in %s, %s, %s", way_text[w->state],
                       crash_policy_text[policy], text);
             /* crash_slab.c stops a sweeper and a recaller at each instruction. */
-            s->every = crash_every(slow ? 201 : 61);
-            if (slow && support_depth() == SUPPORT_CI)
-                s->every = 11;
+            s->every = support_every(slow ? 201 : 61, slow ? 11 : 1);
             if (policy == chosen && (!w->exclusive || (!slow && crash_every(2) != 1)))
                 crash_run(s, STEP_STOP, check_stopped, "stopped in %s, %s, %s", way_text[w->state],
                           crash_policy_text[policy], text);

@@ -34,8 +34,7 @@ struct crash_sender *crash_death_sender(struct crash_world *w)
 
 size_t crash_death_every(const struct crash_world *w, size_t n)
 {
-    bool twin = w->policy == GEB_RETURN_ERROR && support_depth() == SUPPORT_CI;
-    return twin ? 5 : crash_every(n);
+    return support_every(n, w->policy == GEB_RETURN_ERROR ? 5 : 1); /* the twin of block */
 }
 
 int crash_death_setup(void *user)

@@ -164,7 +164,7 @@ static void run(struct crash_world *w, struct step_scenario *s, const char *what
     s->every = 0;
     crash_run(s, STEP_KILL, check_killed, "killed in %s, %s, %s%s", what, policy, mode,
               w->variant ? ", swept first" : "");
-    s->every = crash_every(leaves ? 29 : 97);
+    s->every = support_every(leaves ? 29 : 97, leaves ? 1 : 3);
     if (stop_too)
         crash_run(s, STEP_STOP, check_stopped, "stopped in %s, %s, %s", what, policy, mode);
 }

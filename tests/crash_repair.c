@@ -134,7 +134,7 @@ int main(void)
         .setup = setup, .prepare = prepare, .region = region, .teardown = teardown, .user = &w};
     crash_begin();
     /* No store is made here that the other suites do not kill at: a share of the points will do. */
-    s.every = support_depth() == SUPPORT_QUICK ? 160 : support_depth() == SUPPORT_CI ? 24 : 1;
+    s.every = support_every(160, 24);
     for (int policy = 0; policy < (support_depth() == SUPPORT_QUICK ? 1 : 3); policy++) {
         for (uint32_t left = LEFT_CLAIM; left <= LEFT_HAND; left++) {
             w.policy = (enum geb_policy)policy;

@@ -57,7 +57,7 @@ void crash_begin(void)
 
 size_t crash_every(size_t n)
 {
-    return support_depth() == SUPPORT_QUICK ? n : 1;
+    return support_every(n, 1);
 }
 
 bool crash_same(void *user)

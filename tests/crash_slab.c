@@ -334,12 +334,6 @@ static void run(struct step_scenario *s, step_check_fn *check)
     failures += step_every(s, STEP_KILL, check, &result) != 0;
 }
 
-/* 1 in n points in the quick form, else all. */
-static size_t every(size_t n)
-{
-    return support_depth() == SUPPORT_QUICK ? n : 1;
-}
-
 int main(void)
 {
     support_begin();
@@ -355,23 +349,23 @@ int main(void)
     run(&owner, owner_check);
     world->counted = true;
     owner.name = "owner that finds a recall";
-    owner.every = every(11);
+    owner.every = support_every(11, 1);
     run(&owner, owner_check);
     struct step_scenario recaller = {.name = "recaller",
                                      .setup = recaller_setup,
                                      .prepare = child_attach,
                                      .region = recaller_region,
-                                     .every = every(301)};
+                                     .every = support_every(301, 3)};
     run(&recaller, other_check);
     ssize_t cnt = step_count(&recaller);
     failures += cnt < 200;
-    for (size_t back = 1; back < 80 && failures == 0; back += every(13))
+    for (size_t back = 1; back < 80 && failures == 0; back += support_every(13, 1))
         failures += looked_between(&recaller, (size_t)cnt - back) != 0;
     struct step_scenario sweeper = {.name = "sweeper",
                                     .setup = sweeper_setup,
                                     .prepare = child_attach,
                                     .region = sweeper_region,
-                                    .every = every(151)};
+                                    .every = support_every(151, 3)};
     run(&sweeper, other_check);
     return failures != 0;
 }

@@ -143,6 +143,12 @@ enum support_depth support_depth(void)
     exit(99);
 }
 
+size_t support_every(size_t quick, size_t ci)
+{
+    const size_t every[] = {[SUPPORT_QUICK] = quick, [SUPPORT_CI] = ci, [SUPPORT_LONG] = 1};
+    return every[support_depth()];
+}
+
 uint64_t support_random(void)
 {
     random_state ^= random_state << 13;

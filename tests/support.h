@@ -60,6 +60,9 @@ enum support_depth {
 };
 enum support_depth support_depth(void);
 
+/* A test looks at 1 in so many points: `quick`, `ci`, or all of them under long. */
+size_t support_every(size_t quick, size_t ci);
+
 /* The smallest bus: 4 events, 2 producers, 4 topics, no slabs, drop-oldest. */
 struct shr_config support_tiny_config(void);
 
