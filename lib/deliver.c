@@ -28,8 +28,7 @@ static SHR_COLD void note_error(struct geb_bus *bus, struct gebi_handler *h, int
 }
 
 /* Runs the handlers of one event, the default ones if its topic has none. The column it belongs
- * to. The deadline and the topic come in registers: to read the event back would wait until it is
- * stored. */
+ * to. The caller has the deadline and the topic in registers. */
 SHR_HOT uint32_t call_handlers(struct geb_bus *bus, const struct geb_event *event,
                                geb_topic_id topic, uint64_t deadline_ns)
 {

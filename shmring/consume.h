@@ -250,7 +250,7 @@ void shr_finish_mixed(struct shr_consumer *c, const struct shr_item *item,
 void shr_flush(struct shr_consumer *c);
 
 /* The same after each event: once in a batch. A producer that sleeps meanwhile looks at tail when
- * its bounded sleep ends; to look at its flag for each event costs the consumer 2 % of its rate. */
+ * its bounded sleep ends. */
 SHR_HOT void shr_flush_batch(struct shr_consumer *c)
 {
     if (SHR_UNLIKELY(c->next - c->done >= c->done_batch) && !c->taker.ring.drop_oldest)

@@ -55,8 +55,8 @@ uint64_t support_random(void);
 /* How much of its work a test does: GEB_TEST_DEPTH is quick (or unset), ci or long. */
 enum support_depth {
     SUPPORT_QUICK, /* seconds: some points, few events */
-    SUPPORT_CI,    /* every point */
-    SUPPORT_LONG,  /* soaks */
+    SUPPORT_CI,    /* nearly every point */
+    SUPPORT_LONG,  /* every point, soaks */
 };
 enum support_depth support_depth(void);
 

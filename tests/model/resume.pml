@@ -5,7 +5,7 @@
  * holds nothing yet, so it is the same. tests/model/run runs it.
  *
  * What is modelled
- *   - shr_next, shr_take_in_hand, shr_finish, shr_finish_mixed, shr_leave_hand, shr_flush,
+ *   - shr_next, shr_take_in_hand, shr_finish, shr_finish_mixed, shr_leave_hand_as, shr_flush,
  *     resume_hand and shr_consumer_init, each store a step before which the consumer may die.
  *   - BLOCK: events are used in place, tail is stored behind the column, `done` at once or later;
  *     the event in hand comes again, marked. DROP: the consumer and the producers take by CAS on
@@ -553,7 +553,7 @@ again_:
         STEP(hand_sum = sum);
         STEP(hand_pos = next);
 #endif
-        /* shr_leave_hand */
+        /* shr_leave_hand_as */
         atomic { sum = sum + COUNT(x); c = 0; attempt = 0 };
 #ifdef MUTANT_TAIL_BEFORE_FREE          /* a death behind it leaves a block that no one names */
         STEP(tail = next + 1);

@@ -34,9 +34,9 @@
  * shelf, bad bytes, the timeout of Block, ReturnError (a Block that gives up), the list of suspects
  * of the sweep (the model looks at all cells).
  *
- * Names in C: producer() is shr_publish and shr_publish_void; take() is shr_peek_slow, revoke,
+ * Names in C: producer() is shr_try_publish and shr_publish_void; take() is shr_peek_slow, revoke,
  * pass_older, advance and shr_take_at; recover_cell() is settle_claim, recover() shr_sweep_slot,
- * sweep_cell() sweep_revoked and may_be_written, USABLE shr_state_usable.
+ * sweep_cell() sweep_revoked and find_claim, USABLE shr_state_usable.
  * head tail done busy as in C; cell[] holds the state words, ST(p, READY) is READY(p); w0[] and
  * w1[] are the bodies; busy is 0, INEXACT(p) or EXACT(p); slot[] are the lock bytes. event[], own[]
  * are ghosts that only checks read. K: events of each producer. TICKETS: positions that may be
