@@ -13,11 +13,18 @@ not_built=(workers hostile numa bridge)
 passed=0 failed=0 skipped=0 unbuilt=0
 in_ci=0
 
+# fail NAME: counts one failure, and tells it again at the end.
+fail()
+{
+    printf 'FAIL  %s\n' "$1" | tee -a -- "$scratch/failures"
+    failed=$((failed + 1))
+}
+
 skip()
 {
     say "skipped: $1: $2"
     if ((in_ci)); then
-        failed=$((failed + 1))
+        fail "$1: skipped under --ci"
     else
         skipped=$((skipped + 1))
     fi
@@ -33,12 +40,12 @@ check()
         printf 'OK    %s\n' "$name"
         passed=$((passed + 1))
     else
-        printf 'FAIL  %s\n' "$name"
-        failed=$((failed + 1))
+        fail "$name"
     fi
 }
 
-# Prints the tally of a test log as the last line, and what the crash suites count before it.
+# Prints the tally of a test log as the last line, and what the crash suites count before it. Adds
+# each failure, with the end of its output, to a second file.
 read -r -d '' read_log <<'END'
 import json, re, sys
 count = {"passed": 0, "failed": 0, "skipped": 0}
@@ -50,6 +57,10 @@ for line in open(sys.argv[1], errors="replace"):
     if kind == "skipped":
         print("==> skipped: " + test["name"])
     output = (test.get("stdout") or "") + "\n" + (test.get("stderr") or "")
+    if kind == "failed":
+        told = ["FAIL  %s: %s after %d s" % (test["name"], test["result"], test["duration"])]
+        told += ["      " + said for said in output.splitlines() if said.strip()][-25:]
+        open(sys.argv[2], "a").write("\n".join(told) + "\n")
     for found in output.splitlines():
         if re.search(r"\b[0-9]+ (instructions|kills|events), [0-9]+ failed", found):
             print(test["name"] + ": " + found.strip())
@@ -70,16 +81,16 @@ meson_suites()
     run meson test -C "$dir" --no-rebuild --print-errorlogs --logbase dev "$@" "${suites[@]}"
     log=$(find "$dir/meson-logs" -name 'dev*.json' -size +0) # a wrapper's name goes into the name
     if [[ -z $log ]]; then
-        say "no test ran"
-        failed=$((failed + 1))
+        fail "no test ran in $dir"
         return
     fi
-    tally=$(python3 -c "$read_log" "$log") || tally='0 1 0'
+    tally=$(python3 -c "$read_log" "$log" "$scratch/failures") || tally='0 1 0'
     [[ $tally != *$'\n'* ]] || printf '%s\n' "${tally%$'\n'*}"
     read -r p f s <<<"${tally##*$'\n'}"
     passed=$((passed + p)) failed=$((failed + f))
     if ((in_ci)); then
-        failed=$((failed + s))
+        ((s == 0)) || fail "$s skipped under --ci"
+        failed=$((failed + (s > 0 ? s - 1 : 0)))
     else
         skipped=$((skipped + s))
     fi
@@ -99,11 +110,10 @@ suite_model()
     last=$(tail -n 1 -- "$out")
     if [[ $last =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed ]]; then
         passed=$((passed + BASH_REMATCH[1])) failed=$((failed + BASH_REMATCH[2]))
-        ((rc == 0 || BASH_REMATCH[2] > 0)) || failed=$((failed + 1))
-    elif ((rc == 0)); then
-        passed=$((passed + 1))
+        sed -n '/ FAILED /s/^/FAIL  /p' -- "$out" >>"$scratch/failures"
+        ((rc == 0 || BASH_REMATCH[2] > 0)) || fail "model: ended with $rc"
     else
-        failed=$((failed + 1))
+        fail "model: ended with $rc and without a sum"
     fi
 }
 
@@ -188,8 +198,7 @@ suite_deep()
         say "deep: crash and stress"
         GEB_TEST_DEPTH=ci meson_suites "$build" crash stress -- -t 10 "${args[@]}"
     else
-        printf 'FAIL  the build; nothing of it was tested\n'
-        failed=$((failed + 1))
+        fail "the build; nothing of it was tested"
     fi
 }
 
@@ -246,8 +255,7 @@ cmd_test()
             say "suites: ${meson_names[*]}"
             meson_suites "$build" "${meson_names[@]}" -- "${args[@]}"
         else
-            printf 'FAIL  the build; nothing of it was tested\n'
-            failed=$((failed + 1))
+            fail "the build; nothing of it was tested"
         fi
     fi
     for suite in "${suites[@]}"; do
@@ -256,6 +264,10 @@ cmd_test()
         fi
     done
 
+    if [[ -s $scratch/failures ]]; then
+        say "what failed"
+        cat -- "$scratch/failures"
+    fi
     local all_skipped=$((skipped + unbuilt))
     printf '%d passed, %d failed' "$passed" "$failed"
     ((all_skipped == 0)) || printf ', %d skipped' "$all_skipped"
