@@ -159,8 +159,9 @@ def byte_for_byte():
 def drops():
     """what a full bus dropped meanwhile is told: exit 6"""
     geb('create', 'small', '--capacity', '4')
-    consumer = start('consume', 'small', '--count', '20')
-    consumer_is_there('small')
+    consumer = start('consume', 'small', '--count', '21')
+    geb('pub', 'small', 't', 'first')
+    check(consumer.stdout.readline() == b'first\n', 'it consumes')
     stop(consumer)
     geb('pub', 'small', 't', '--lines', stdin=b''.join(b'%d\n' % i for i in range(100)))
     consumer.send_signal(signal.SIGCONT)

@@ -173,8 +173,6 @@ static void ends_arrange(struct consume *c)
     sigset_t all, before;
     pthread_t thread;
     struct stat st;
-    running = c;
-    tool_catch_interrupts(run_stop);
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &before); /* signals are for the main thread */
     if (fstat(STDOUT_FILENO, &st) == 0 && (S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode)) &&
@@ -336,7 +334,11 @@ static int role_await(struct consume *c)
 
 static int consume_run(struct consume *c)
 {
+    running = c;
+    tool_catch_interrupts(run_stop); /* before anybody can see us consume, or stand by */
     int rc = bus_open(c);
+    if (rc == 0 && stop != 0) /* while there was no bus to stop */
+        geb_stop(c->bus);
     if (rc < 0)
         return c->not_made ? look_create_failed("geb consume", c->name, rc)
                            : tool_explain("geb consume", "cannot consume", c->name, rc);
