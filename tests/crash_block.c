@@ -161,10 +161,8 @@ static void run(struct crash_world *w, struct step_scenario *s)
         const char *text = mode == 0 ? "shared" : "exclusive";
         w->exclusive = mode == 1;
         w->kind = what(w) == FOR_BLOCK ? CRASH_BIG : CRASH_INLINE;
-        s->every = 0;
         crash_run(s, STEP_KILL, check_killed, "killed %s, %s, %s", what_text[w->state], policy,
                   text);
-        s->every = crash_every(17);
         crash_run(s, STEP_STOP, check_stopped, "stopped %s, %s, %s", what_text[w->state], policy,
                   text);
     }

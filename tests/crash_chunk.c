@@ -216,14 +216,11 @@ static void run(struct crash_world *w, struct step_scenario *s)
             uint32_t chosen = slow ? GEB_RETURN_ERROR : (w->state + mode) % 3;
             w->exclusive = mode == 1;
             w->variant = policy == 1;
-            if ((w->exclusive && way(w) == WAY_RECALL) || (policy != chosen && crash_every(2) != 1))
+            if ((w->exclusive && way(w) == WAY_RECALL) || (policy != chosen && crash_quick()))
                 continue;
-            s->every = 0;
             crash_run(s, STEP_KILL, check_killed, "killed in %s, %s, %s", way_text[w->state],
                       crash_policy_text[policy], text);
-            /* crash_slab.c stops a sweeper and a recaller at each instruction. */
-            s->every = support_every(slow ? 201 : 61, slow ? 11 : 1);
-            if (policy == chosen && (!w->exclusive || (!slow && crash_every(2) != 1)))
+            if (policy == chosen)
                 crash_run(s, STEP_STOP, check_stopped, "stopped in %s, %s, %s", way_text[w->state],
                           crash_policy_text[policy], text);
         }
@@ -240,6 +237,7 @@ int main(void)
                               .finish = finish,
                               .teardown = teardown,
                               .same = crash_same,
+                              .skip_private = true,
                               .user = &w};
     crash_begin();
     for (w.state = WAY_FIRST; w.state <= WAY_RECALL; w.state++) {

@@ -32,9 +32,13 @@ struct crash_sender *crash_death_sender(struct crash_world *w)
     return w->exclusive ? &w->next : &w->other;
 }
 
-size_t crash_death_every(const struct crash_world *w, size_t n)
+void crash_death_points(const struct crash_world *w, struct step_scenario *s)
 {
-    return support_every(n, w->policy == GEB_RETURN_ERROR ? 5 : 1); /* the twin of block */
+    if (w->policy != GEB_RETURN_ERROR && !w->exclusive)
+        return;
+    s->skip_private = true;
+    if (support_depth() != SUPPORT_LONG)
+        s->same = crash_same;
 }
 
 int crash_death_setup(void *user)

@@ -116,8 +116,7 @@ static void run_all(struct crash_world *w, const char *policy)
                                      .prepare = prepare,
                                      .region = region_dispatch,
                                      .teardown = crash_death_teardown,
-                                     .user = w,
-                                     .every = crash_death_every(w, 1)};
+                                     .user = w};
     struct step_scenario close = dispatch;
     close.prepare = prepare_close;
     close.region = region_close;
@@ -125,6 +124,8 @@ static void run_all(struct crash_world *w, const char *policy)
         w->exclusive = exclusive != 0;
         const char *mode = w->exclusive ? "exclusive" : "shared";
         w->state = 0;
+        crash_death_points(w, &dispatch);
+        crash_death_points(w, &close);
         crash_run(&dispatch, STEP_KILL, check, "dispatch of mixed outcomes, %s, %s", policy, mode);
         w->variant = false;
         crash_run(&close, STEP_KILL, check_close, "close, %s, %s", policy, mode);

@@ -161,10 +161,8 @@ static void run(struct crash_world *w, struct step_scenario *s, const char *what
 {
     const char *policy = crash_policy_text[w->policy];
     const char *mode = w->exclusive ? "exclusive" : "shared";
-    s->every = 0;
     crash_run(s, STEP_KILL, check_killed, "killed in %s, %s, %s%s", what, policy, mode,
               w->variant ? ", swept first" : "");
-    s->every = support_every(leaves ? 29 : 97, leaves ? 1 : 3);
     if (stop_too)
         crash_run(s, STEP_STOP, check_stopped, "stopped in %s, %s, %s", what, policy, mode);
 }
@@ -191,7 +189,7 @@ static void run_join(struct crash_world *w, struct step_scenario *s)
             w->variant = how % 2 != 0;
             run(w, s, what, chosen && policy == GEB_BLOCK);
             w->exclusive = true;
-            if (chosen && (policy == GEB_BLOCK || crash_every(2) == 1))
+            if (chosen && (policy == GEB_BLOCK || !crash_quick()))
                 run(w, s, what, how == CRASH_DEAD_NONE && policy == GEB_BLOCK);
         }
     }
@@ -226,6 +224,7 @@ int main(void)
                               .finish = finish,
                               .teardown = teardown,
                               .same = crash_same,
+                              .skip_private = true,
                               .user = &w};
     crash_begin();
     run_join(&w, &s);

@@ -112,13 +112,11 @@ int main(void)
     struct step_scenario s = {
         .setup = setup, .prepare = prepare, .region = region, .teardown = teardown, .user = &w};
     const char *const state_text[] = {"hand", "cell"};
-    const size_t every[3] = {2, 4, 16}; /* the last two differ in nothing that is read */
     crash_begin();
     result = support_shared(sizeof(*result));
     for (int policy = 0; policy < 3; policy++) {
         w.policy = (enum geb_policy)policy;
         for (w.state = IN_HAND; w.state <= IN_CELL; w.state++) {
-            s.every = crash_every(every[policy]);
             crash_run(&s, STEP_STOP, check, "read the number in the %s, %s", state_text[w.state],
                       crash_policy_text[policy]);
         }

@@ -242,10 +242,8 @@ static void run_all(struct crash_world *w)
                                  .finish = finish,
                                  .unblock = unblock,
                                  .teardown = crash_death_teardown,
-                                 .user = w,
-                                 .every = crash_death_every(w, 1)};
-    struct step_scenario event = park;
-    event.every = crash_death_every(w, 15);
+                                 .user = w};
+    crash_death_points(w, &park);
     struct step_scenario wake = park;
     wake.setup = setup_wake;
     wake.prepare = prepare_wake;
@@ -258,11 +256,10 @@ static void run_all(struct crash_world *w)
     room.region = region_room;
     room.finish = finish_room;
     room.unblock = unblock_room;
-    room.every = crash_death_every(w, 5);
     const char *policy = crash_policy_text[w->policy];
     const char *mode = w->exclusive ? "exclusive" : "shared";
     crash_run(&park, STEP_KILL, check, "park, %s, %s", policy, mode);
-    crash_run(&event, STEP_STOP, check_event, "event while parking, %s, %s", policy, mode);
+    crash_run(&park, STEP_STOP, check_event, "event while parking, %s, %s", policy, mode);
     crash_run(&wake, STEP_KILL, check_wake, "wake, %s, %s", policy, mode);
     if (w->policy == GEB_BLOCK)
         crash_run(&room, STEP_STOP, check_room, "room while a producer parks, %s, %s", policy,
@@ -277,8 +274,7 @@ int main(void)
         for (int exclusive = 0; exclusive < 2; exclusive++) {
             w.policy = (enum geb_policy)policy;
             w.exclusive = exclusive != 0;
-            if (!w.exclusive || w.policy == GEB_BLOCK) /* the consumer of the others is the same */
-                run_all(&w);
+            run_all(&w);
         }
     }
     return crash_report("crash_park");

@@ -306,7 +306,7 @@ static int check_state(struct crash_world *w, uint32_t i)
 static int run_states(struct crash_world *w)
 {
     static uint32_t turn;
-    size_t every = crash_every(20);
+    size_t every = support_every(20);
     for (int by = 0; by < RECOVERIES; by++) {
         uint32_t states = 0;
         instructions = kills = failed = 0;

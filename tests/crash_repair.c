@@ -8,7 +8,8 @@
  * A repairer is killed at instructions of its sweeps, with and without the consumer's role; they
  * contain the system calls that ask for locks. A second repair then has nothing left to wait for.
  * A new consumer gets what was committed, account and ledger agree, and after a lap every cell,
- * block, chunk and slot is as new. Every 160th instruction in the quick form, drop-oldest alone. */
+ * block, chunk and slot is as new. The quick form has drop-oldest
+ * alone. */
 #include "tests/crash_support.h"
 
 #include <signal.h>
@@ -130,12 +131,14 @@ static int check(struct step_child *child, size_t k, void *user)
 int main(void)
 {
     static struct crash_world w = {.slab_bytes = 4 * SHR_CHUNK_BYTES};
-    struct step_scenario s = {
-        .setup = setup, .prepare = prepare, .region = region, .teardown = teardown, .user = &w};
+    struct step_scenario s = {.setup = setup,
+                              .prepare = prepare,
+                              .region = region,
+                              .teardown = teardown,
+                              .user = &w,
+                              .same = crash_same};
     crash_begin();
-    /* No store is made here that the other suites do not kill at: a share of the points will do. */
-    s.every = support_every(160, 24);
-    for (int policy = 0; policy < (support_depth() == SUPPORT_QUICK ? 1 : 3); policy++) {
+    for (int policy = 0; policy < (crash_quick() ? 1 : 3); policy++) {
         for (uint32_t left = LEFT_CLAIM; left <= LEFT_HAND; left++) {
             w.policy = (enum geb_policy)policy;
             w.state = left;

@@ -248,12 +248,9 @@ static void run_all(struct crash_world *w, const char *policy)
                                   .user = w};
         if (ways[i].prepare == prepare_open)
             s.same = crash_same; /* long, and most of it only reads */
-        else
-            s.every = crash_death_every(w, 1);
+        crash_death_points(w, &s);
         for (uint32_t left = 0; left <= LEFT_NONE; left++) {
             w->state = left;
-            if (w->exclusive && ways[i].prepare == prepare_open)
-                continue; /* no producer of it is concerned, and the core has its own turn */
             if (left == LEFT_UNFINISHED || ways[i].all_lefts)
                 crash_run(&s, STEP_KILL, check, "resume (%s) %s, %s, %s", ways[i].name,
                           left_text[left], policy, w->exclusive ? "exclusive" : "shared");
@@ -263,8 +260,8 @@ static void run_all(struct crash_world *w, const char *policy)
                               .prepare = prepare_waiting,
                               .region = region_waiting,
                               .teardown = crash_death_teardown,
-                              .user = w,
-                              .every = crash_death_every(w, 1)};
+                              .user = w};
+    crash_death_points(w, &s);
     crash_run(&s, STEP_KILL, check_waiting, "standby waiting, %s, %s", policy,
               w->exclusive ? "exclusive" : "shared");
 }
@@ -274,12 +271,11 @@ int main(void)
     static struct crash_world w = {.slab_bytes = 4 * SHR_CHUNK_BYTES};
     crash_begin();
     for (int policy = 0; policy < 3; policy++) {
-        w.policy = (enum geb_policy)policy;
-        run_all(&w, crash_policy_text[policy]);
+        for (int exclusive = 0; exclusive < 2; exclusive++) {
+            w.policy = (enum geb_policy)policy;
+            w.exclusive = exclusive != 0;
+            run_all(&w, crash_policy_text[policy]);
+        }
     }
-    /* The resume looks at the ring, and exclusive differs there by `head` alone. */
-    w.exclusive = true;
-    w.policy = GEB_BLOCK;
-    run_all(&w, crash_policy_text[w.policy]);
     return crash_report("crash_resume");
 }

@@ -8,7 +8,7 @@
 #include <sys/syscall.h>
 #include <time.h>
 
-static size_t total, total_due, total_failed, runs;
+static size_t total, total_due, total_failed;
 static uint64_t steady_ns; /* 0: the kernel's time, and … */
 static uint64_t ahead_ns;  /* … this beyond it */
 
@@ -55,9 +55,9 @@ void crash_begin(void)
     }
 }
 
-size_t crash_every(size_t n)
+bool crash_quick(void)
 {
-    return support_every(n, 1);
+    return support_depth() == SUPPORT_QUICK;
 }
 
 bool crash_same(void *user)
@@ -89,7 +89,7 @@ bool crash_same(void *user)
     return false;
 }
 
-int crash_run(struct step_scenario *scenario, enum step_action action, step_check_fn *check,
+int crash_run(const struct step_scenario *scenario, enum step_action action, step_check_fn *check,
               const char *format, ...)
 {
     char name[128];
@@ -101,12 +101,16 @@ int crash_run(struct step_scenario *scenario, enum step_action action, step_chec
     va_end(args);
     if (only != NULL && strstr(name, only) == NULL)
         return 0;
-    scenario->name = name;
-    if (support_depth() == SUPPORT_QUICK && scenario->same == NULL)
-        scenario->same = crash_same;
-    /* Scenarios that differ little take different points of those that they sample. */
-    scenario->offset = scenario->every > 1 ? runs++ % scenario->every : 0;
-    int rc = step_every(scenario, action, check, &result);
+    struct step_scenario chosen = *scenario;
+    chosen.name = name;
+    if (crash_quick()) {
+        if (chosen.same == NULL)
+            chosen.same = crash_same;
+        chosen.skip_private = true;
+    } else if (support_depth() == SUPPORT_LONG) {
+        chosen.skip_private = false;
+    }
+    int rc = step_every(&chosen, action, check, &result);
     total += result.reached;
     total_due += result.due;
     total_failed += result.failed;

@@ -226,8 +226,6 @@ int main(void)
     const enum crash_kind kinds[] = {CRASH_INLINE, CRASH_SLAB,   CRASH_BATCH3,
                                      CRASH_LOAN,   CRASH_RETURN, CRASH_LONG};
     crash_begin();
-    producer.every = crash_every(8);
-    consumer.every = crash_every(8);
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
         w.kind = kinds[i];
         for (int policy = 0; policy < 3; policy++) {

@@ -309,7 +309,7 @@ int crash_go_on(struct crash_world *w, struct crash_sender *s, enum crash_kind k
 
 uint32_t crash_stop_events(void)
 {
-    return support_depth() == SUPPORT_QUICK ? 100 : 1000;
+    return crash_quick() ? 100 : 1000;
 }
 
 int crash_beside(struct crash_world *w, struct crash_sender *s, enum crash_kind kind, uint32_t cnt)

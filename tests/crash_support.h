@@ -277,8 +277,8 @@ int crash_clock_gettime(clockid_t id, struct timespec *time);
 extern const char *const crash_policy_text[3];
 extern const char *const crash_kind_text[CRASH_KINDS];
 
-/* 1 in n points in the quick form (support_depth), else all. */
-size_t crash_every(size_t n);
+/* The quick form, which leaves cases out that differ little from others, but no point. */
+bool crash_quick(void);
 
 extern unsigned crash_leftovers; /* buses that were not clean at their end */
 
@@ -287,9 +287,10 @@ extern unsigned crash_leftovers; /* buses that were not clean at their end */
  * commit. A suite whose child leaves other things has a function of its own. */
 bool crash_same(void *user);
 
-/* In the quick form a child is killed where crash_same says no, and only stepped through elsewhere.
- * Runs a scenario over the world and adds to the totals; 0 if every point was reached and good. */
-int crash_run(struct step_scenario *scenario, enum step_action action, step_check_fn *check,
+/* Runs a scenario over the world and adds to the totals; 0 if every point was reached and good. In
+ * the quick form a child is killed where crash_same says no, stopped behind instructions that are
+ * not private, and stepped through elsewhere; under long it is stopped at each. */
+int crash_run(const struct step_scenario *scenario, enum step_action action, step_check_fn *check,
               const char *format, ...) __attribute__((format(printf, 4, 5)));
 
 /* Prints the totals; the exit status of the suite. */

@@ -31,9 +31,12 @@ static void claim(struct crash_world *w, bool commit)
     uint64_t words[SHR_CELL_WORDS];
     struct shr_writer *writer = &w->victim.p->writer;
     crash_death_words(w, &w->victim, words);
-    shr_store_relaxed(&writer->peer->busy, shr_load_relaxed(&writer->ring.hot->head) << 1);
-    uint64_t pos = shr_fetch_add_acq_rel(&writer->ring.hot->head, 1);
-    shr_store_relaxed(&writer->peer->busy, pos << 1 | SHR_BUSY_EXACT);
+    uint64_t pos = writer->next;
+    if (!w->exclusive) {
+        shr_store_relaxed(&writer->peer->busy, shr_load_relaxed(&writer->ring.hot->head) << 1);
+        pos = shr_fetch_add_acq_rel(&writer->ring.hot->head, 1);
+        shr_store_relaxed(&writer->peer->busy, pos << 1 | SHR_BUSY_EXACT);
+    }
     struct shr_cell *cell = shr_cell_at(&writer->ring, pos);
     shr_fill(cell, words);
     if (commit)
@@ -58,6 +61,8 @@ static int victim(void *arg)
     struct crash_world *w = arg;
     struct crash_sender *v = &w->victim;
     SUPPORT_CHECK(crash_join(w, v, CRASH_VICTIM) == 0);
+    if (w->exclusive) /* no other has done so */
+        SUPPORT_CHECK(crash_send(w, v, CRASH_SLAB) == 0);
     switch ((enum left)w->state) {
     case LEFT_MEMORY:
         SUPPORT_CHECK(crash_send(w, v, CRASH_SLAB) == 0);
@@ -82,13 +87,13 @@ static int setup(void *user)
     int rc = crash_create(w);
     if (rc == 0)
         rc = crash_death_handlers(w);
-    if (rc == 0)
+    if (rc == 0 && !w->exclusive)
         rc = crash_send(w, &w->other, CRASH_SLAB);
     if (rc == 0 && support_wait(support_child(victim, w)) != -SIGKILL)
         rc = -EIO;
     if (rc == 0)
         rc = crash_settle(w, CRASH_INLINE, &account);
-    if (rc == 0)
+    if (rc == 0 && !w->exclusive)
         rc = crash_send(w, &w->other, CRASH_INLINE);
     if (rc == 0 && w->state == LEFT_REVOKED)
         rc = crash_drain(w);
@@ -135,10 +140,13 @@ static int check(struct step_child *child, size_t k, void *user)
     CRASH_TRY(crash_drain(w));
     sweep(w);
     CRASH_TRY(crash_death_check(w, &death));
+    CRASH_EQUAL(shr_load_acquire(&w->map.hot->head), shr_load_acquire(&w->map.hot->tail));
+    if (w->exclusive)
+        CRASH_EQUAL(crash_join(w, &w->next, CRASH_SUCCESSOR), 0);
     CRASH_TRY(crash_death_end(w, &death));
     /* Its slot can be had again, and its number goes on. */
     struct crash_sender late;
-    for (int i = 0; i < 2; i++) {
+    for (int i = w->exclusive; i < 2; i++) {
         CRASH_EQUAL(crash_join(w, i == 0 ? &w->other : &late, i == 0 ? CRASH_OTHER : CRASH_LATE),
                     0);
     }
@@ -162,9 +170,15 @@ int main(void)
         w.policy = (enum geb_policy)policy;
         for (uint32_t left = 0; left < LEFT_CNT; left++) {
             w.state = left;
-            if (left < LEFT_HAND || (left == LEFT_HAND) == (w.policy == GEB_DROP_OLDEST))
-                crash_run(&s, STEP_KILL, check, "sweep of a %s, %s", left_text[left],
-                          crash_policy_text[policy]);
+            if (left >= LEFT_HAND && (left == LEFT_HAND) != (w.policy == GEB_DROP_OLDEST))
+                continue;
+            for (int exclusive = 0; exclusive < 2; exclusive++) {
+                w.exclusive = exclusive != 0;
+                if (w.exclusive && (left == LEFT_CLAIM || left == LEFT_REVOKED))
+                    continue; /* it claims nothing: READY is its claim */
+                crash_run(&s, STEP_KILL, check, "sweep of a %s, %s, %s", left_text[left],
+                          crash_policy_text[policy], w.exclusive ? "exclusive" : "shared");
+            }
         }
     }
     return crash_report("crash_sweep");

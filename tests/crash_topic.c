@@ -168,12 +168,10 @@ int main(void)
                 w.exclusive = mode == 1;
                 /* What a topic goes through does not depend on the policy. */
                 bool chosen = policy == (int)w.state % 3;
-                if (!chosen && crash_every(2) != 1)
+                if (!chosen && crash_quick())
                     continue;
-                s.every = 0;
                 crash_run(&s, STEP_KILL, check_killed, "killed in topic, %s, %s, %s",
                           row_text[w.state], crash_policy_text[policy], text);
-                s.every = crash_every(13);
                 if (!chosen)
                     continue;
                 crash_run(&s, STEP_STOP, check_stopped, "stopped in topic, %s, %s, %s",

@@ -357,7 +357,7 @@ int main(void)
 {
     crash_begin();
     shared = support_shared(sizeof(*shared));
-    unsigned rounds = support_depth() == SUPPORT_QUICK ? 17 : 167; /* six times that */
+    unsigned rounds = crash_quick() ? 17 : 167; /* six times that */
     for (int mode = 0; mode < 6; mode++) {
         w.policy = (enum geb_policy)(mode / 2);
         w.exclusive = mode % 2 != 0;

@@ -4,7 +4,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include "step.h"
+#include "step_watch.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -207,11 +207,23 @@ static int step_one(struct step_child *child)
     uint64_t from = child->rip;
     uint64_t text = 0;
     bool is_syscall = peek(child, from, &text) == 0 && (text & 0xffff) == SYSCALL;
+    int rc = child->watch ? step_watch_before(child, is_syscall) : 0;
 
+    if (rc < 0)
+        return rc;
     do {
         if (child->steps++ >= limit)
             return -E2BIG;
-        int rc = advance(child, PTRACE_SINGLESTEP, is_syscall);
+        rc = advance(child, PTRACE_SINGLESTEP, is_syscall);
+        if (rc == 0 && child->watch && child->signal == SIGSEGV) {
+            rc = step_watch_fault(child);
+            if (rc == -EFAULT) {
+                rc = 0; /* its own, of which it dies */
+            } else {
+                child->signal = 0;
+                child->steps--;
+            }
+        }
         if (rc < 0)
             return rc;
     } while (child->rip == from);

@@ -104,6 +104,9 @@ struct step_scenario {
      * stepped through, and not killed at: they count as reached. Of STEP_KILL only, and not where
      * the way varies. */
     bool (*same)(void *user);
+    /* Of STEP_STOP: points behind a private instruction (step_watch.h) are not stopped at, and
+     * count as reached. Not where the way varies. */
+    bool skip_private;
 };
 
 enum step_state {
@@ -117,13 +120,14 @@ struct step_child {
     const struct step_scenario *scenario;
     pid_t pid;
     enum step_state state;
-    size_t k;       /* instructions executed */
-    uint64_t rip;   /* address of the next one */
-    int status;     /* as waitpid gives it; valid when it ended by itself or was killed */
-    int signal;     /* a signal that it was stopped with and will get when it goes on */
-    size_t steps;   /* single steps so far */
-    int cpu;        /* where it and the tracer meet; -1: not pinned */
-    cpu_set_t cpus; /* where the tracer may run otherwise, and the child once resumed */
+    size_t k;                 /* instructions executed */
+    uint64_t rip;             /* address of the next one */
+    int status;               /* as waitpid gives it; valid when it ended by itself or was killed */
+    int signal;               /* a signal that it was stopped with and will get when it goes on */
+    size_t steps;             /* single steps so far */
+    int cpu;                  /* where it and the tracer meet; -1: not pinned */
+    cpu_set_t cpus;           /* where the tracer may run otherwise, and the child once resumed */
+    struct step_watch *watch; /* NULL: nobody asks what its instructions touch */
 };
 
 /* The recorded way through a region. */
@@ -132,7 +136,7 @@ struct step_point {
     uint32_t steps;      /* single steps to it, repetitions included */
     uint32_t occurrence; /* at which arrival at this address, from 1 */
     uint32_t anchor; /* cheapest reached by a breakpoint at this point and steps; 0: steps alone */
-    bool same;       /* scenario->same said so */
+    bool same;       /* scenario->same said so, or the instruction before it was private */
 };
 
 struct step_walk {
@@ -152,7 +156,7 @@ struct step_result {
     size_t instructions; /* of the region */
     size_t due;          /* points of these, by every and offset, that had to be reached */
     size_t reached;      /* points reached and checked; more than due if the walk varies */
-    size_t same;         /* of these, points that were as the one before: scenario->same */
+    size_t same;         /* of these, points that were as the one before: same, skip_private */
     size_t failed;       /* points where the check failed, or the child died on the way */
     size_t first_failed; /* the lowest of these; SIZE_MAX: none */
     bool varies;

@@ -5,7 +5,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include "step.h"
+#include "step_watch.h"
 
 #include <elf.h>
 #include <errno.h>
@@ -46,21 +46,24 @@ static int walk_add(struct step_walk *walk, const struct step_child *child)
         walk->room = room;
     }
     const struct step_scenario *s = child->scenario;
+    bool same = child->watch ? !child->watch->touched : s->same ? s->same(s->user) : false;
     walk->points[walk->count] = (struct step_point){
         .rip = child->rip,
         .steps = (uint32_t)child->steps,
-        .same = s->same != NULL && s->same(s->user) && walk->count != 0,
+        .same = same && walk->count != 0,
     };
     walk->count++;
     return 0;
 }
 
-static int record_child(const struct step_scenario *s, struct step_walk *walk)
+static int record_child(const struct step_scenario *s, struct step_walk *walk,
+                        struct step_watch *watch)
 {
     struct step_child child;
     char text[128];
     int rc = step_start(&child, s);
 
+    child.watch = watch;
     if (rc < 0) {
         printf("%s: the child did not reach the region (wait status 0x%x): %s\n", s->name,
                (unsigned)child.status, strerrorname_np(-rc));
@@ -72,6 +75,8 @@ static int record_child(const struct step_scenario *s, struct step_walk *walk)
             rc = step_reach(&child, NULL, child.k + 1);
     }
     if (rc == 1)
+        rc = watch ? step_watch_end(&child) : 0;
+    if (rc == 0)
         rc = step_resume(&child);
     if (rc == 0)
         rc = step_wait(&child, &walk->status);
@@ -83,7 +88,7 @@ static int record_child(const struct step_scenario *s, struct step_walk *walk)
     return rc;
 }
 
-static int record(const struct step_scenario *s, struct step_walk *walk)
+static int record(const struct step_scenario *s, struct step_walk *walk, struct step_watch *watch)
 {
     int rc = s->setup ? s->setup(s->user) : 0;
 
@@ -91,7 +96,7 @@ static int record(const struct step_scenario *s, struct step_walk *walk)
         printf("%s: setup: %d\n", s->name, rc);
         return rc < 0 ? rc : -EIO;
     }
-    rc = record_child(s, walk);
+    rc = record_child(s, walk, watch);
     if (s->teardown)
         s->teardown(s->user);
     return rc;
@@ -140,12 +145,13 @@ static int choose_anchors(struct step_walk *walk)
 int step_walk(const struct step_scenario *scenario, struct step_walk *walk)
 {
     struct step_walk other = {0};
+    struct step_watch watch = {0};
     int rc;
 
     *walk = (struct step_walk){0};
-    rc = record(scenario, walk);
+    rc = record(scenario, walk, scenario->skip_private ? &watch : NULL);
     if (rc == 0)
-        rc = record(scenario, &other);
+        rc = record(scenario, &other, NULL);
     if (rc == 0) {
         bool same = walk->count == other.count;
         for (size_t k = 0; same && k < walk->count; k++)
@@ -168,7 +174,7 @@ void step_walk_free(struct step_walk *walk)
 ssize_t step_count(const struct step_scenario *scenario)
 {
     struct step_walk walk = {0};
-    int rc = record(scenario, &walk);
+    int rc = record(scenario, &walk, NULL);
     ssize_t count = (ssize_t)walk.count;
 
     step_walk_free(&walk);
@@ -274,7 +280,8 @@ static int summarize(const struct drive *drive, size_t every, size_t offset)
     if (result->varies)
         printf(" (the way varies; at least %zu)", result->instructions);
     if (result->same != 0)
-        printf(" (%zu kills: the others leave the same)", result->reached - result->same);
+        printf(" (%zu %s: the others leave the same)", result->reached - result->same,
+               drive->action == STEP_KILL ? "kills" : "stops");
     if (!whole)
         printf(" (ONLY %zu OF %zu POINTS REACHED)", result->reached, result->due);
     printf("\n");
@@ -284,11 +291,17 @@ static int summarize(const struct drive *drive, size_t every, size_t offset)
 int step_every(const struct step_scenario *scenario, enum step_action action, step_check_fn *check,
                struct step_result *result)
 {
-    struct drive drive = {.scenario = scenario, .action = action, .check = check, .result = result};
+    struct step_scenario chosen = *scenario;
+    struct drive drive = {.scenario = &chosen, .action = action, .check = check, .result = result};
     size_t every = env_number("STEP_EVERY", scenario->every);
     size_t offset = env_number("STEP_OFFSET", scenario->offset);
-    int rc = step_walk(scenario, &drive.walk);
+    int rc;
 
+    if (action == STEP_STOP)
+        chosen.same = NULL;
+    else
+        chosen.skip_private = false;
+    rc = step_walk(&chosen, &drive.walk);
     every = every ? every : 1;
     *result = (struct step_result){.first_failed = SIZE_MAX};
     if (rc == 0) {
@@ -300,7 +313,7 @@ int step_every(const struct step_scenario *scenario, enum step_action action, st
     for (size_t k = offset; rc == 0; k += every) {
         if (k >= drive.walk.count && !drive.walk.varies)
             break;
-        if (action == STEP_KILL && !drive.walk.varies && drive.walk.points[k].same) {
+        if (!drive.walk.varies && drive.walk.points[k].same) {
             result->reached++;
             result->same++;
             continue;

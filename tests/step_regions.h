@@ -63,6 +63,7 @@ int region_long(void *user);
 int region_spin(void *user);
 int region_crash(void *user);
 int region_random(void *user);
+int region_touches(void *user);
 __asm__(".pushsection .text\n"
         ".macro region name\n"
         ".globl \\name; .hidden \\name; .type \\name, @function\n"
@@ -94,6 +95,14 @@ __asm__(".pushsection .text\n"
         "region region_random\n" /* 2 + 2 * (turns + 1) + 2 */
         "    mov 80(%rdi), %rcx; inc %rcx\n"
         "1:  dec %rcx; jnz 1b; xor %eax, %eax; ret\n"
+        "region region_touches\n" /* 25; of these 1 4 5 10 18 19 22 touch what is shared */
+        "    push %rdi; mov (%rdi), %rax; add $5, %rax; mov %rax, -16(%rsp)\n"
+        "    mov %rax, 8(%rdi); lock incq 16(%rdi); prefetchw (%rdi)\n"
+        "    lea 4096(%rdi), %rsi; lea 8192(%rdi), %rdi; mov $100, %ecx; rep movsb\n"
+        /* A mapping of its own making: mmap(NULL, 4096, rw, shared | anonymous, -1, 0). */
+        "    mov $9, %eax; xor %edi, %edi; mov $4096, %esi; mov $3, %edx; mov $0x21, %r10d\n"
+        "    mov $-1, %r8; xor %r9d, %r9d; syscall; movq $1, (%rax); nop\n"
+        "    pop %rdi; mov (%rdi), %rax; xor %eax, %eax; ret\n"
         ".popsection\n");
 
 static inline int setup(void *user)
@@ -124,6 +133,14 @@ static inline struct step_scenario scenario(const char *name, int (*region)(void
         .teardown = teardown,
         .user = world,
     };
+}
+
+#define TOUCHES 7
+
+static inline bool touches_shared(size_t instruction)
+{
+    return instruction == 1 || instruction == 4 || instruction == 5 || instruction == 10 ||
+           instruction == 18 || instruction == 19 || instruction == 22;
 }
 
 /* Counts the stores; -EBADMSG unless they are the first ones of region_stores. */

@@ -55,13 +55,13 @@ uint64_t support_random(void);
 /* How much of its work a test does: GEB_TEST_DEPTH is quick (or unset), ci or long. */
 enum support_depth {
     SUPPORT_QUICK, /* seconds: some points, few events */
-    SUPPORT_CI,    /* nearly every point */
-    SUPPORT_LONG,  /* every point, soaks */
+    SUPPORT_CI,    /* every case, at every point */
+    SUPPORT_LONG,  /* also where a point leaves what the one before does; soaks */
 };
 enum support_depth support_depth(void);
 
-/* A test looks at 1 in so many points: `quick`, `ci`, or all of them under long. */
-size_t support_every(size_t quick, size_t ci);
+/* A test looks at 1 in n of something in the quick form, else at each: n or 1. */
+size_t support_every(size_t n);
 
 /* The smallest bus: 4 events, 2 producers, 4 topics, no slabs, drop-oldest. */
 struct shr_config support_tiny_config(void);

@@ -118,6 +118,30 @@ static void test_kills_only_where_something_changed(void **state)
     assert_int_equal(result.same, 0);
 }
 
+static int check_nothing_private(struct step_child *child, size_t k, void *user)
+{
+    struct world *w = user;
+
+    w->other++;
+    return child->state != STEP_STOPPED || (k != 0 && !touches_shared(k - 1));
+}
+
+/* Behind each of the instructions that touch the world, and at the start. */
+static void test_stops_only_where_something_was_touched(void **state)
+{
+    struct step_scenario s = scenario("touches", region_touches);
+    struct step_result result;
+
+    (void)state;
+    s.setup = keeping_setup;
+    s.skip_private = true;
+    world->other = 0;
+    assert_int_equal(step_every(&s, STEP_STOP, check_nothing_private, &result), 0);
+    assert_int_equal(result.reached, result.instructions);
+    assert_int_equal(world->other, result.reached - result.same);
+    assert_int_equal(world->other, 1 + TOUCHES);
+}
+
 static int varying_setup(void *user)
 {
     struct world *w = user;
@@ -234,6 +258,7 @@ static int run(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_breakpoints_reach_the_same_points),
         cmocka_unit_test(test_kills_only_where_something_changed),
+        cmocka_unit_test(test_stops_only_where_something_was_touched),
         cmocka_unit_test(test_way_that_varies),
         cmocka_unit_test(test_shards),
         cmocka_unit_test(test_regions_that_go_wrong),
