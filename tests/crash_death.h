@@ -45,9 +45,9 @@ void crash_death_words(const struct crash_world *w, const struct crash_sender *s
 /* Whoever sends: `other`, or under exclusive `next`. */
 struct crash_sender *crash_death_sender(struct crash_world *w);
 
-/* The consumer does the same under return-error as under block, and under exclusive as under shared,
- * for only producers tell them apart. So there the ci form kills or stops it only where something
- * differs. */
+/* The consumer does the same under return-error as under block, and under exclusive as under
+ * shared, for only producers tell them apart. So there the ci form kills or stops it only where
+ * something differs. */
 void crash_death_points(const struct crash_world *w, struct step_scenario *s);
 
 /* A bus without consumer, nor waiting events, and its sender. */

@@ -28,7 +28,7 @@
 #define PRODUCERS    2u
 #define SEQS         (1u << 21)
 #define EVENTS_MAX   400u /* from one consumer being ready to its end */
-#define AHEAD_MAX    80u /* of the last one handled: a ring and some, or the numbers end in no time */
+#define AHEAD_MAX    80u  /* of the last one handled: a ring and some, or numbers end in no time */
 #define ORDERLY_EACH 4u
 #define WORK_TURNS   500 /* so that most kills meet an event in hand */
 
