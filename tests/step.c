@@ -318,20 +318,20 @@ _Noreturn static void child_main(const struct step_scenario *s, pid_t tracer)
 
 /* A step is two switches between tracer and child: on one processor they need no wake-up of
  * another. */
-static void meet(const struct step_child *child)
+void step_meet(struct step_child *child)
 {
     cpu_set_t one;
 
-    if (child->cpu < 0)
+    if (child->met++ != 0 || child->cpu < 0)
         return;
     CPU_ZERO(&one);
     CPU_SET((size_t)child->cpu, &one);
     sched_setaffinity(0, sizeof(one), &one);
 }
 
-static void part(const struct step_child *child)
+void step_part(struct step_child *child)
 {
-    if (child->cpu >= 0)
+    if (--child->met == 0 && child->cpu >= 0)
         sched_setaffinity(0, sizeof(child->cpus), &child->cpus);
 }
 
@@ -364,9 +364,9 @@ int step_start(struct step_child *child, const struct step_scenario *scenario)
         return -ENOSYS;
     if (sched_getaffinity(0, sizeof(child->cpus), &child->cpus) < 0)
         child->cpu = -1;
-    meet(child);
+    step_meet(child);
     rc = bring_to_region(child);
-    part(child);
+    step_part(child);
     if (rc < 0)
         step_kill(child);
     return rc;
@@ -383,14 +383,14 @@ int step_reach(struct step_child *child, struct step_walk *walk, size_t k)
         return -EINVAL;
     if (walk && !walk->varies && child->k == 0 && k < walk->count)
         anchor = walk->points[k].anchor;
-    meet(child);
+    step_meet(child);
     if (anchor > 0) {
         rc = run_to(child, walk->points[anchor].rip, walk->points[anchor].occurrence);
         child->k = anchor;
     }
     while (rc == 0 && child->k < k && child->state == STEP_STOPPED)
         rc = step_one(child);
-    part(child);
+    step_part(child);
     if (walk && rc == 0) {
         bool same = child->state == STEP_PASSED
                         ? k >= walk->count

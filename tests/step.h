@@ -126,6 +126,7 @@ struct step_child {
     int signal;               /* a signal that it was stopped with and will get when it goes on */
     size_t steps;             /* single steps so far */
     int cpu;                  /* where it and the tracer meet; -1: not pinned */
+    unsigned met;             /* step_meet less step_part */
     cpu_set_t cpus;           /* where the tracer may run otherwise, and the child once resumed */
     struct step_watch *watch; /* NULL: nobody asks what its instructions touch */
 };
@@ -197,6 +198,9 @@ void step_walk_free(struct step_walk *walk);
  *              0 when region and finish returned 0, else with their errno as exit code.
  *              -ETIMEDOUT: it hung, and has been killed.
  */
+/* Between these two a caller may step often: child and tracer stay on one processor. */
+void step_meet(struct step_child *child);
+void step_part(struct step_child *child);
 int step_start(struct step_child *child, const struct step_scenario *scenario);
 int step_reach(struct step_child *child, struct step_walk *walk, size_t k);
 int step_kill(struct step_child *child);

@@ -69,11 +69,13 @@ static int record_child(const struct step_scenario *s, struct step_walk *walk,
                (unsigned)child.status, strerrorname_np(-rc));
         return rc;
     }
+    step_meet(&child);
     while (rc == 0) {
         rc = walk_add(walk, &child);
         if (rc == 0)
             rc = step_reach(&child, NULL, child.k + 1);
     }
+    step_part(&child);
     if (rc == 1)
         rc = watch ? step_watch_end(&child) : 0;
     if (rc == 0)
