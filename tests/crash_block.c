@@ -157,7 +157,7 @@ static int check_stopped(struct step_child *child, size_t k, void *user)
 static void run(struct crash_world *w, struct step_scenario *s)
 {
     for (int mode = 0; mode < 2; mode++) {
-        const char *policy = crash_policy_text[w->policy];
+        const char *policy = support_policy_text[w->policy];
         const char *text = mode == 0 ? "shared" : "exclusive";
         w->exclusive = mode == 1;
         w->kind = what(w) == FOR_BLOCK ? CRASH_BIG : CRASH_INLINE;

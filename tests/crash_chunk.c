@@ -219,10 +219,10 @@ static void run(struct crash_world *w, struct step_scenario *s)
             if ((w->exclusive && way(w) == WAY_RECALL) || (policy != chosen && crash_quick()))
                 continue;
             crash_run(s, STEP_KILL, check_killed, "killed in %s, %s, %s", way_text[w->state],
-                      crash_policy_text[policy], text);
+                      support_policy_text[policy], text);
             if (policy == chosen)
                 crash_run(s, STEP_STOP, check_stopped, "stopped in %s, %s, %s", way_text[w->state],
-                          crash_policy_text[policy], text);
+                          support_policy_text[policy], text);
         }
     }
 }

@@ -141,7 +141,7 @@ int main(void)
     crash_begin();
     for (int policy = 0; policy < 3; policy++) {
         w.policy = (enum geb_policy)policy;
-        run_all(&w, crash_policy_text[policy]);
+        run_all(&w, support_policy_text[policy]);
     }
     return crash_report("crash_dispatch");
 }

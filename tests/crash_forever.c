@@ -230,7 +230,7 @@ int main(void)
                 return 1;
             deaths = deaths_blind = most_quarantined = 0;
             crash_run(&s, STEP_STOP, check, "stopped for ever in publish %s, %s",
-                      crash_kind_text[w.kind], crash_policy_text[policy]);
+                      crash_kind_text[w.kind], support_policy_text[policy]);
             printf("    %u others died, %u of them with a claim that nobody knows; at most %u "
                    "cells were quarantined then\n",
                    deaths, deaths_blind, most_quarantined);

@@ -159,7 +159,7 @@ static int check_stopped(struct step_child *child, size_t k, void *user)
 
 static void run(struct crash_world *w, struct step_scenario *s, const char *what, bool stop_too)
 {
-    const char *policy = crash_policy_text[w->policy];
+    const char *policy = support_policy_text[w->policy];
     const char *mode = w->exclusive ? "exclusive" : "shared";
     crash_run(s, STEP_KILL, check_killed, "killed in %s, %s, %s%s", what, policy, mode,
               w->variant ? ", swept first" : "");

@@ -118,7 +118,7 @@ int main(void)
         w.policy = (enum geb_policy)policy;
         for (w.state = IN_HAND; w.state <= IN_CELL; w.state++) {
             crash_run(&s, STEP_STOP, check, "read the number in the %s, %s", state_text[w.state],
-                      crash_policy_text[policy]);
+                      support_policy_text[policy]);
         }
     }
     return crash_report("crash_number");

@@ -256,7 +256,7 @@ static void run_all(struct crash_world *w)
     room.region = region_room;
     room.finish = finish_room;
     room.unblock = unblock_room;
-    const char *policy = crash_policy_text[w->policy];
+    const char *policy = support_policy_text[w->policy];
     const char *mode = w->exclusive ? "exclusive" : "shared";
     crash_run(&park, STEP_KILL, check, "park, %s, %s", policy, mode);
     crash_run(&park, STEP_STOP, check_event, "event while parking, %s, %s", policy, mode);

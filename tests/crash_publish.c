@@ -106,7 +106,7 @@ static void run(struct crash_world *w, struct step_scenario *s, enum crash_kind 
             w->exclusive = mode == 2;
             w->variant = mode == 1;
             crash_run(s, STEP_KILL, check, "publish %s, %s, %s", crash_kind_text[kind],
-                      crash_policy_text[policy], modes[mode]);
+                      support_policy_text[policy], modes[mode]);
         }
     }
 }

@@ -317,7 +317,7 @@ static int run_states(struct crash_world *w)
         }
         printf("recovery by %s of %s, %s, %s: %zu instructions, %zu failed (from %u of %u states; "
                "%zu second recoveries)\n",
-               recovery_text[by], operation->text, crash_policy_text[w->policy],
+               recovery_text[by], operation->text, support_policy_text[w->policy],
                w->exclusive ? "exclusive" : "shared", instructions, failed, states, state_cnt,
                kills);
         total += instructions;

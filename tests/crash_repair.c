@@ -144,7 +144,7 @@ int main(void)
             w.state = left;
             if (left == LEFT_CLAIM || w.policy == GEB_DROP_OLDEST)
                 crash_run(&s, STEP_KILL, check, "repair after a %s, %s", left_text[left],
-                          crash_policy_text[policy]);
+                          support_policy_text[policy]);
         }
     }
     return crash_report("crash_repair");

@@ -274,7 +274,7 @@ int main(void)
         for (int exclusive = 0; exclusive < 2; exclusive++) {
             w.policy = (enum geb_policy)policy;
             w.exclusive = exclusive != 0;
-            run_all(&w, crash_policy_text[policy]);
+            run_all(&w, support_policy_text[policy]);
         }
     }
     return crash_report("crash_resume");

@@ -231,10 +231,10 @@ int main(void)
         for (int policy = 0; policy < 3; policy++) {
             w.policy = (enum geb_policy)policy;
             crash_run(&producer, STEP_STOP, check_producer, "stopped in publish %s, %s",
-                      crash_kind_text[w.kind], crash_policy_text[policy]);
+                      crash_kind_text[w.kind], support_policy_text[policy]);
             if (w.kind <= CRASH_SLAB)
                 crash_run(&consumer, STEP_STOP, check_consumer, "stopped in take %s, %s",
-                          crash_kind_text[w.kind], crash_policy_text[policy]);
+                          crash_kind_text[w.kind], support_policy_text[policy]);
         }
         w.policy = GEB_DROP_OLDEST;
         w.variant = true;

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *const crash_policy_text[3] = {"drop-oldest", "block", "return-error"};
 const char *const crash_kind_text[CRASH_KINDS] = {
     "in line", "short", "block", "run", "batch", "loan", "return", "big loan", "loan of a run"};
 

@@ -274,7 +274,6 @@ int crash_clock_gettime(clockid_t id, struct timespec *time);
 
 /* ---- suites ---------------------------------------------------------------------------------- */
 
-extern const char *const crash_policy_text[3];
 extern const char *const crash_kind_text[CRASH_KINDS];
 
 /* The quick form, which leaves cases out that differ little from others, but no point. */

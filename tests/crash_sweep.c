@@ -177,7 +177,7 @@ int main(void)
                 if (w.exclusive && (left == LEFT_CLAIM || left == LEFT_REVOKED))
                     continue; /* it claims nothing: READY is its claim */
                 crash_run(&s, STEP_KILL, check, "sweep of a %s, %s, %s", left_text[left],
-                          crash_policy_text[policy], w.exclusive ? "exclusive" : "shared");
+                          support_policy_text[policy], w.exclusive ? "exclusive" : "shared");
             }
         }
     }

@@ -195,7 +195,7 @@ static void run_take(struct crash_world *w)
             if (w->variant && w->policy != GEB_DROP_OLDEST)
                 continue;
             crash_run(&s, STEP_KILL, check, "take %s, %s, %s", crash_kind_text[w->kind],
-                      crash_policy_text[w->policy],
+                      support_policy_text[w->policy],
                       mode == 0   ? "shared"
                       : mode == 1 ? "exclusive"
                                   : "after drops");

@@ -171,11 +171,11 @@ int main(void)
                 if (!chosen && crash_quick())
                     continue;
                 crash_run(&s, STEP_KILL, check_killed, "killed in topic, %s, %s, %s",
-                          row_text[w.state], crash_policy_text[policy], text);
+                          row_text[w.state], support_policy_text[policy], text);
                 if (!chosen)
                     continue;
                 crash_run(&s, STEP_STOP, check_stopped, "stopped in topic, %s, %s, %s",
-                          row_text[w.state], crash_policy_text[policy], text);
+                          row_text[w.state], support_policy_text[policy], text);
             }
         }
     }

@@ -346,7 +346,7 @@ static int lose_a_consumer(size_t *further)
 static void try_once(int rc, const char *what)
 {
     if (rc != 0) {
-        printf("%s: %s, %s\n", what, crash_policy_text[w.policy],
+        printf("%s: %s, %s\n", what, support_policy_text[w.policy],
                w.exclusive ? "exclusive" : "shared");
         failed++;
     }
@@ -365,7 +365,7 @@ int main(void)
         unsigned before = kills;
         try_once(lose_producers(rounds), "producers killed before their wake");
         printf("producers killed between commit and wake, %s, %s: %u kills\n",
-               crash_policy_text[w.policy], w.exclusive ? "exclusive" : "shared", kills - before);
+               support_policy_text[w.policy], w.exclusive ? "exclusive" : "shared", kills - before);
     }
     w.policy = GEB_BLOCK;
     for (int exclusive = 0; exclusive < 2; exclusive++) {

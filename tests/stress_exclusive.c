@@ -15,22 +15,15 @@
 
 static void each_policy(bool mixed, uint32_t kill_every)
 {
-    static const char *const name[] = {"drop-oldest", "block", "return-error"};
-    const uint32_t capacity[] = {4, 16, 1024};
-    for (uint32_t i = 0; i < 9; i++) {
-        char what[64];
-        snprintf(what, sizeof(what), "exclusive %s, %u cells, %s%s", name[i / 3], capacity[i % 3],
-                 mixed ? "mixed sizes" : "in line", kill_every != 0 ? ", kills" : "");
-        struct stress_case c = {.what = what,
-                                .policy = (enum geb_policy)(i / 3),
+    for (int policy = 0; policy < 3; policy++) {
+        struct stress_case c = {.policy = (enum geb_policy)policy,
                                 .exclusive = true,
-                                .capacity = capacity[i % 3],
                                 .producers = 1,
+                                .events = stress_events(kill_every != 0 ? 20000 : 50000),
                                 .mixed = mixed,
                                 .kill_every = kill_every,
                                 .max_kills = 10};
-        c.events = stress_events(kill_every != 0 ? 20000 : 50000);
-        stress_run(&c);
+        stress_run_rings(&c, kill_every != 0 ? ", kills" : "");
     }
 }
 

@@ -9,11 +9,6 @@
 #include "tests/stress_support.h"
 #include "tests/support.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <cmocka.h>
-
 /* Events of all cases of one policy together: shares of a whole. */
 #define SHARES 20u
 
@@ -25,13 +20,13 @@ static uint64_t whole(void)
     return SUPPORT_SANITIZED ? 40000 : events[support_depth()];
 }
 
-static void one(enum geb_policy policy, const char *name, bool exclusive, bool mixed,
-                uint32_t capacity, uint32_t shares)
+static void one(enum geb_policy policy, bool exclusive, bool mixed, uint32_t capacity,
+                uint32_t shares)
 {
     char what[64];
     uint32_t producers = exclusive ? 1 : 3;
-    snprintf(what, sizeof(what), "%s, %s, %u cells, %s", name, exclusive ? "exclusive" : "shared",
-             capacity, mixed ? "mixed sizes" : "in line");
+    snprintf(what, sizeof(what), "%s, %s, %u cells, %s", support_policy_text[policy],
+             exclusive ? "exclusive" : "shared", capacity, mixed ? "mixed sizes" : "in line");
     struct stress_case c = {.what = what,
                             .policy = policy,
                             .exclusive = exclusive,
@@ -47,43 +42,20 @@ static void one(enum geb_policy policy, const char *name, bool exclusive, bool m
            (unsigned long long)((geb_now() - start_ns) / (c.events * producers)));
 }
 
-static void each_ring(enum geb_policy policy, const char *name)
+static void each_ring(enum geb_policy policy)
 {
-    one(policy, name, false, false, 1024, 6);
-    one(policy, name, false, false, 16, 2);
-    one(policy, name, false, true, 1024, 5);
-    one(policy, name, false, true, 16, 1);
-    one(policy, name, true, false, 1024, 3);
-    one(policy, name, true, true, 1024, 3);
-}
-
-static void drop_oldest(void **state)
-{
-    (void)state;
-    each_ring(GEB_DROP_OLDEST, "drop-oldest");
-}
-
-static void block(void **state)
-{
-    (void)state;
-    each_ring(GEB_BLOCK, "block");
-}
-
-static void return_error(void **state)
-{
-    (void)state;
-    each_ring(GEB_RETURN_ERROR, "return-error");
+    one(policy, false, false, 1024, 6);
+    one(policy, false, false, 16, 2);
+    one(policy, false, true, 1024, 5);
+    one(policy, false, true, 16, 1);
+    one(policy, true, false, 1024, 3);
+    one(policy, true, true, 1024, 3);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(drop_oldest),
-        cmocka_unit_test(block),
-        cmocka_unit_test(return_error),
-    };
     support_begin();
-    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = stress_run_policies(each_ring);
     printf("%llu events, %d failed\n", (unsigned long long)checked, failed);
     return failed;
 }

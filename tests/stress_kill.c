@@ -8,58 +8,24 @@
 #include "tests/stress_support.h"
 #include "tests/support.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <cmocka.h>
-
-static void each_ring(enum geb_policy policy, const char *name)
+static void each_ring(enum geb_policy policy)
 {
-    const uint32_t capacity[] = {4, 16, 1024};
-    for (uint32_t i = 0; i < 6; i++) {
-        char what[64];
-        snprintf(what, sizeof(what), "%s, %u cells, %s, kills", name, capacity[i % 3],
-                 i / 3 ? "mixed sizes" : "in line");
-        struct stress_case c = {.what = what,
-                                .policy = policy,
-                                .capacity = capacity[i % 3],
+    for (int mixed = 0; mixed < 2; mixed++) {
+        struct stress_case c = {.policy = policy,
                                 .producers = 4,
-                                .mixed = i / 3 != 0,
-                                .stop_every = i / 3 ? 300 : 0,
+                                .events = stress_events(20000),
+                                .mixed = mixed != 0,
+                                .stop_every = mixed != 0 ? 300 : 0,
                                 .kill_every = 200,
                                 .max_kills = 10,
                                 .interrupts = true,
                                 .patience_ns = 2000};
-        c.events = stress_events(20000);
-        stress_run(&c);
+        stress_run_rings(&c, ", kills");
     }
-}
-
-static void drop_oldest(void **state)
-{
-    (void)state;
-    each_ring(GEB_DROP_OLDEST, "drop-oldest");
-}
-
-static void block(void **state)
-{
-    (void)state;
-    each_ring(GEB_BLOCK, "block");
-}
-
-static void return_error(void **state)
-{
-    (void)state;
-    each_ring(GEB_RETURN_ERROR, "return-error");
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(drop_oldest),
-        cmocka_unit_test(block),
-        cmocka_unit_test(return_error),
-    };
     support_begin();
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return stress_run_policies(each_ring);
 }

@@ -12,45 +12,37 @@
 #include <stddef.h>
 #include <cmocka.h>
 
-static void each_ring(enum geb_policy policy, const char *name, bool mixed, bool sleeps)
+static void each_ring(enum geb_policy policy, bool mixed, bool sleeps)
 {
-    const uint32_t capacity[] = {4, 16, 1024};
-    for (uint32_t i = 0; i < 3; i++) {
-        char what[64];
-        snprintf(what, sizeof(what), "%s, %u cells, %s%s", name, capacity[i],
-                 mixed ? "mixed sizes" : "in line", sleeps ? ", sleeping" : "");
-        struct stress_case c = {.what = what,
-                                .policy = policy,
-                                .capacity = capacity[i],
-                                .producers = 4,
-                                .mixed = mixed,
-                                .sleeps = sleeps};
-        c.events = stress_events(sleeps ? 10000 : 30000);
-        stress_run(&c);
-    }
+    struct stress_case c = {.policy = policy,
+                            .producers = 4,
+                            .events = stress_events(sleeps ? 10000 : 30000),
+                            .mixed = mixed,
+                            .sleeps = sleeps};
+    stress_run_rings(&c, sleeps ? ", sleeping" : "");
 }
 
 static void drop_oldest(void **state)
 {
     (void)state;
-    each_ring(GEB_DROP_OLDEST, "drop-oldest", false, false);
-    each_ring(GEB_DROP_OLDEST, "drop-oldest", true, false);
+    each_ring(GEB_DROP_OLDEST, false, false);
+    each_ring(GEB_DROP_OLDEST, true, false);
 }
 
 static void block(void **state)
 {
     (void)state;
-    each_ring(GEB_BLOCK, "block", false, false);
-    each_ring(GEB_BLOCK, "block", true, false);
-    each_ring(GEB_BLOCK, "block", true, true);
+    each_ring(GEB_BLOCK, false, false);
+    each_ring(GEB_BLOCK, true, false);
+    each_ring(GEB_BLOCK, true, true);
 }
 
 static void return_error(void **state)
 {
     (void)state;
-    each_ring(GEB_RETURN_ERROR, "return-error", false, false);
-    each_ring(GEB_RETURN_ERROR, "return-error", true, false);
-    each_ring(GEB_RETURN_ERROR, "return-error", true, true);
+    each_ring(GEB_RETURN_ERROR, false, false);
+    each_ring(GEB_RETURN_ERROR, true, false);
+    each_ring(GEB_RETURN_ERROR, true, true);
 }
 
 /* Slabs for fewer events than the ring holds: drop-oldest drops for their sake, too. */

@@ -372,3 +372,51 @@ void stress_run(const struct stress_case *c)
     stress_close_board(c);
     alarm(0);
 }
+
+/* ---- several --------------------------------------------------------------------------------- */
+
+void stress_run_rings(const struct stress_case *c, const char *more)
+{
+    const uint32_t capacity[] = {4, 16, 1024};
+    for (uint32_t i = 0; i < 3; i++) {
+        char what[64];
+        snprintf(what, sizeof(what), "%s%s, %u cells, %s%s", c->exclusive ? "exclusive " : "",
+                 support_policy_text[c->policy], capacity[i], c->mixed ? "mixed sizes" : "in line",
+                 more);
+        struct stress_case one = *c;
+        one.what = what;
+        one.capacity = capacity[i];
+        stress_run(&one);
+    }
+}
+
+static void (*of_policy)(enum geb_policy policy);
+
+static void drop_oldest(void **state)
+{
+    (void)state;
+    of_policy(GEB_DROP_OLDEST);
+}
+
+static void block(void **state)
+{
+    (void)state;
+    of_policy(GEB_BLOCK);
+}
+
+static void return_error(void **state)
+{
+    (void)state;
+    of_policy(GEB_RETURN_ERROR);
+}
+
+int stress_run_policies(void (*test)(enum geb_policy policy))
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(drop_oldest),
+        cmocka_unit_test(block),
+        cmocka_unit_test(return_error),
+    };
+    of_policy = test;
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

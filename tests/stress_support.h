@@ -51,6 +51,14 @@ uint64_t stress_events(uint64_t quick);
 /* Runs a case. Prints one line of what happened. */
 void stress_run(const struct stress_case *c);
 
+/* Runs a case on rings of 4, 16 and 1,024 cells: `capacity` does not count. Its name is made of
+ * policy, ring and sizes; `more` comes behind them. */
+void stress_run_rings(const struct stress_case *c, const char *more);
+
+/* A group of three cmocka tests, one for each policy, which call `test` with it. Returns how many
+ * failed. */
+int stress_run_policies(void (*test)(enum geb_policy policy));
+
 /* The payload of an event: `bytes` of a stream that (producer, serial) starts. */
 void stress_fill(unsigned char *to, size_t bytes, uint32_t producer, uint64_t serial);
 bool stress_same(const unsigned char *data, size_t bytes, uint32_t producer, uint64_t serial);

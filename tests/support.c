@@ -156,6 +156,8 @@ uint64_t support_random(void)
     return random_state;
 }
 
+const char *const support_policy_text[3] = {"drop-oldest", "block", "return-error"};
+
 struct shr_config support_tiny_config(void)
 {
     struct shr_config config;

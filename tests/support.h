@@ -63,6 +63,9 @@ enum support_depth support_depth(void);
 /* A test looks at 1 in n of something in the quick form, else at each: n or 1. */
 size_t support_every(size_t n);
 
+/* The name of each policy, as geb.h numbers them. */
+extern const char *const support_policy_text[3];
+
 /* The smallest bus: 4 events, 2 producers, 4 topics, no slabs, drop-oldest. */
 struct shr_config support_tiny_config(void);
 
