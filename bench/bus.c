@@ -60,6 +60,53 @@ int bench_bus_join(struct bench_turn *turn, unsigned idx, struct geb_producer **
     return rc < 0 ? bench_bus_fail(turn, rc, "geb_topic") : 0;
 }
 
+int bench_on_event(struct geb_context *ctx, const struct geb_event *event, void *user)
+{
+    (void)ctx;
+    bench_sink_add(user, event);
+    return 0;
+}
+
+int bench_pair_open(struct bench_turn *turn, struct bench_pair *pair, geb_handler *handler,
+                    void *user)
+{
+    bench_payload_init(pair->payload, turn->bytes);
+    int rc = turn->role == 1 ? bench_bus_create(turn, 0, handler, user, &pair->bus) : 0;
+    if (rc == 0) {
+        bench_meet(turn);
+        rc = turn->role == 0 ? bench_bus_join(turn, 0, &pair->producer, &pair->topic) : 0;
+    }
+    return rc;
+}
+
+void bench_pair_close(struct bench_turn *turn, struct bench_pair *pair)
+{
+    geb_leave(pair->producer);
+    bench_meet(turn);
+    if (turn->role == 1) {
+        geb_close(pair->bus, 0);
+    }
+}
+
+int bench_run_modes(struct bench_plan *plan, const struct bench_options *opt,
+                    enum geb_policy policy, struct bench_subject subject)
+{
+    static struct bench_bus bus[2];
+    static const char *const modes[] = {"shared", "exclusive"};
+    for (unsigned i = 0; i < 2; i++) {
+        bench_bus_init(&bus[i], plan->name, modes[i], policy);
+        subject.name = "geb";
+        subject.mode = modes[i];
+        subject.arg = &bus[i];
+        subject.producers = 1;
+        bench_plan_add(plan, opt, subject);
+    }
+    int status = bench_run(plan, opt);
+    bench_bus_remove(&bus[0]);
+    bench_bus_remove(&bus[1]);
+    return status;
+}
+
 int bench_payload_check(uint32_t bytes)
 {
     if (bytes > BENCH_PAYLOAD_MAX) {

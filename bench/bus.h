@@ -35,6 +35,29 @@ int bench_bus_create(struct bench_turn *turn, unsigned idx, geb_handler *handler
 int bench_bus_join(struct bench_turn *turn, unsigned idx, struct geb_producer **out,
                    geb_topic_id *topic);
 
+/* A handler that adds to the sink that is its user. */
+int bench_on_event(struct geb_context *ctx, const struct geb_event *event, void *user);
+
+/* One bus between two roles, for their states: role 0 publishes on it, role 1 handles. */
+struct bench_pair {
+    struct geb_bus *bus;           /* of role 1 */
+    struct geb_producer *producer; /* of role 0 */
+    geb_topic_id topic;
+    uint64_t number; /* of the next event */
+    struct bench_sink sink;
+    unsigned char payload[BENCH_PAYLOAD_MAX];
+};
+
+/* For open() and close(), in all roles: a role beyond these two gets neither bus nor producer. */
+int bench_pair_open(struct bench_turn *turn, struct bench_pair *pair, geb_handler *handler,
+                    void *user);
+void bench_pair_close(struct bench_turn *turn, struct bench_pair *pair);
+
+/* Adds geb to the plan twice, shared and exclusive, with buses of this policy: `subject` says what
+ * differs between benches. Runs the plan, and removes the buses. Returns the exit status. */
+int bench_run_modes(struct bench_plan *plan, const struct bench_options *opt,
+                    enum geb_policy policy, struct bench_subject subject);
+
 /* As bench_fail, with geb's own words. */
 int bench_bus_fail(const struct bench_turn *turn, int rc, const char *what);
 
@@ -65,6 +88,13 @@ static inline uint64_t bench_payload_sum(const void *data, size_t bytes)
         sum += at[i];
     }
     return sum;
+}
+
+/* Reads an event; what handlers do. */
+static inline void bench_sink_add(struct bench_sink *sink, const struct geb_event *event)
+{
+    sink->sum += bench_payload_sum(event->data, event->len);
+    sink->events++;
 }
 
 /* The sum over the events first … first + cnt - 1, for payloads of 8 bytes and more. */

@@ -11,43 +11,19 @@
 
 #define SLICE 4096u
 
-struct publish_state {
-    struct geb_bus *bus;
-    struct geb_producer *producer;
-    geb_topic_id topic;
-    uint64_t number; /* of the next event */
-    struct bench_sink sink;
-    unsigned char payload[BENCH_PAYLOAD_MAX];
-};
-
-static int on_event(struct geb_context *ctx, const struct geb_event *event, void *user)
-{
-    struct bench_sink *sink = user;
-    (void)ctx;
-    sink->sum += bench_payload_sum(event->data, event->len);
-    sink->events++;
-    return 0;
-}
-
 static int publish_open(struct bench_turn *turn)
 {
-    struct publish_state *s = calloc(1, sizeof(*s));
+    struct bench_pair *s = calloc(1, sizeof(*s));
     if (s == NULL) {
         return bench_fail(turn, -ENOMEM, "state");
     }
     turn->state = s;
-    bench_payload_init(s->payload, turn->bytes);
-    int rc = turn->role == 1 ? bench_bus_create(turn, 0, on_event, &s->sink, &s->bus) : 0;
-    if (rc == 0) {
-        bench_meet(turn);
-        rc = turn->role == 0 ? bench_bus_join(turn, 0, &s->producer, &s->topic) : 0;
-    }
-    return rc;
+    return bench_pair_open(turn, s, bench_on_event, &s->sink);
 }
 
 static int publish_slice(struct bench_turn *turn, uint64_t cnt)
 {
-    struct publish_state *s = turn->state;
+    struct bench_pair *s = turn->state;
     uint64_t begin = bench_ticks(turn->machine);
     for (uint64_t i = 0; i < cnt; i++) {
         bench_payload_number(s->payload, turn->bytes, s->number + i);
@@ -65,7 +41,7 @@ static int publish_slice(struct bench_turn *turn, uint64_t cnt)
 
 static int drain(struct bench_turn *turn, uint64_t cnt)
 {
-    struct publish_state *s = turn->state;
+    struct bench_pair *s = turn->state;
     uint64_t end = s->sink.events + cnt;
     while (s->sink.events < end) {
         int rc = geb_dispatch(s->bus, 0);
@@ -78,7 +54,7 @@ static int drain(struct bench_turn *turn, uint64_t cnt)
 
 static int publish_round(struct bench_turn *turn)
 {
-    struct publish_state *s = turn->state;
+    struct bench_pair *s = turn->state;
     int rc = 0;
     for (uint64_t left = turn->count; left > 0 && rc == 0;) {
         uint64_t cnt = left < SLICE ? left : SLICE;
@@ -101,13 +77,8 @@ static int publish_round(struct bench_turn *turn)
 
 static void publish_close(struct bench_turn *turn)
 {
-    struct publish_state *s = turn->state;
-    geb_leave(s->producer);
-    bench_meet(turn);
-    if (turn->role == 1) {
-        geb_close(s->bus, 0);
-    }
-    free(s);
+    bench_pair_close(turn, turn->state);
+    free(turn->state);
 }
 
 static const struct bench_ops publish_ops = {
@@ -115,8 +86,6 @@ static const struct bench_ops publish_ops = {
 
 int bench_publish(const struct bench_options *opt)
 {
-    static struct bench_bus bus[2];
-    static const char *const modes[] = {"shared", "exclusive"};
     static struct bench_plan plan = {
         .name = "publish",
         .question = "what does a publish cost, with nobody else at the ring?",
@@ -128,20 +97,7 @@ int bench_publish(const struct bench_options *opt)
         return 2;
     }
     unsigned floor = bench_floor_add(&plan, opt, "atomics", &bench_floor_atomics, 16384);
-    for (unsigned i = 0; i < 2; i++) {
-        bench_bus_init(&bus[i], "publish", modes[i], GEB_DROP_OLDEST);
-        bench_plan_add(&plan, opt,
-                       (struct bench_subject){.name = "geb",
-                                              .mode = modes[i],
-                                              .ops = &publish_ops,
-                                              .arg = &bus[i],
-                                              .count = 16384,
-                                              .bytes = bytes,
-                                              .producers = 1,
-                                              .floor = floor});
-    }
-    int status = bench_run(&plan, opt);
-    bench_bus_remove(&bus[0]);
-    bench_bus_remove(&bus[1]);
-    return status;
+    struct bench_subject geb = {
+        .ops = &publish_ops, .count = 16384, .bytes = bytes, .floor = floor};
+    return bench_run_modes(&plan, opt, GEB_DROP_OLDEST, geb);
 }

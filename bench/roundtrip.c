@@ -102,8 +102,6 @@ static const struct bench_ops roundtrip_ops = {
 
 int bench_roundtrip(const struct bench_options *opt)
 {
-    static struct bench_bus bus[2];
-    static const char *const modes[] = {"shared", "exclusive"};
     static struct bench_plan plan = {
         .name = "roundtrip",
         .question = "how long is the way there and back over two buses?",
@@ -121,21 +119,7 @@ int bench_roundtrip(const struct bench_options *opt)
     plan.subject[floor].latency = true;
     plan.subject[full].latency = true;
     plan.subject[pair].latency = true;
-    for (unsigned i = 0; i < 2; i++) {
-        bench_bus_init(&bus[i], "roundtrip", modes[i], GEB_BLOCK);
-        bench_plan_add(&plan, opt,
-                       (struct bench_subject){.name = "geb",
-                                              .mode = modes[i],
-                                              .ops = &roundtrip_ops,
-                                              .arg = &bus[i],
-                                              .count = 2000,
-                                              .bytes = bytes,
-                                              .producers = 1,
-                                              .floor = floor,
-                                              .latency = true});
-    }
-    int status = bench_run(&plan, opt);
-    bench_bus_remove(&bus[0]);
-    bench_bus_remove(&bus[1]);
-    return status;
+    struct bench_subject geb = {
+        .ops = &roundtrip_ops, .count = 2000, .bytes = bytes, .floor = floor, .latency = true};
+    return bench_run_modes(&plan, opt, GEB_BLOCK, geb);
 }

@@ -74,11 +74,9 @@ static void note_taken(void)
 
 static int on_event(struct geb_context *ctx, const struct geb_event *event, void *user)
 {
-    struct bench_sink *sink = user;
     (void)ctx;
     note_taken();
-    sink->sum += bench_payload_sum(event->data, event->len);
-    sink->events++;
+    bench_sink_add(user, event);
     return 0;
 }
 

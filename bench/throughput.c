@@ -13,22 +13,16 @@
 
 struct throughput_state {
     struct bench_turn *turn;
-    struct geb_bus *bus;
-    struct geb_producer *producer;
-    geb_topic_id topic;
-    uint64_t number; /* of the next event */
     uint64_t block_begin;
-    struct bench_sink sink;
-    unsigned char payload[BENCH_PAYLOAD_MAX];
+    struct bench_pair pair;
 };
 
 static int on_event(struct geb_context *ctx, const struct geb_event *event, void *user)
 {
     struct throughput_state *s = user;
     (void)ctx;
-    s->sink.sum += bench_payload_sum(event->data, event->len);
-    s->sink.events++;
-    if (s->sink.events % BENCH_BLOCK == 0) {
+    bench_sink_add(&s->pair.sink, event);
+    if (s->pair.sink.events % BENCH_BLOCK == 0) {
         const struct bench_machine *m = s->turn->machine;
         uint64_t now = bench_ticks(m);
         bench_hist_add(s->turn->hist, bench_ticks_ps(m, now - s->block_begin) / BENCH_BLOCK);
@@ -45,16 +39,10 @@ static int throughput_open(struct bench_turn *turn)
     }
     turn->state = s;
     s->turn = turn;
-    bench_payload_init(s->payload, turn->bytes);
-    int rc = turn->role == 1 ? bench_bus_create(turn, 0, on_event, s, &s->bus) : 0;
-    if (rc == 0) {
-        bench_meet(turn);
-        rc = turn->role == 0 ? bench_bus_join(turn, 0, &s->producer, &s->topic) : 0;
-    }
-    return rc;
+    return bench_pair_open(turn, &s->pair, on_event, s);
 }
 
-static int produce(struct bench_turn *turn, struct throughput_state *s)
+static int produce(struct bench_turn *turn, struct bench_pair *s)
 {
     for (uint64_t i = 0; i < turn->count; i++) {
         bench_payload_number(s->payload, turn->bytes, s->number++);
@@ -68,32 +56,30 @@ static int produce(struct bench_turn *turn, struct throughput_state *s)
 
 static int consume(struct bench_turn *turn, struct throughput_state *s)
 {
+    struct bench_pair *pair = &s->pair;
     s->block_begin = bench_ticks(turn->machine);
-    while (s->sink.events < turn->count) {
-        int rc = geb_dispatch(s->bus, 0);
+    while (pair->sink.events < turn->count) {
+        int rc = geb_dispatch(pair->bus, 0);
         if (rc < 0) {
             return bench_bus_fail(turn, rc, "geb_dispatch");
         }
     }
     turn->elapsed_ns = shr_now_ns() - turn->start_ns;
-    int rc = bench_sink_check(turn, &s->sink, s->number);
-    s->number += turn->count;
+    int rc = bench_sink_check(turn, &pair->sink, pair->number);
+    pair->number += turn->count;
     return rc;
 }
 
 static int throughput_round(struct bench_turn *turn)
 {
-    return turn->role == 0 ? produce(turn, turn->state) : consume(turn, turn->state);
+    struct throughput_state *s = turn->state;
+    return turn->role == 0 ? produce(turn, &s->pair) : consume(turn, s);
 }
 
 static void throughput_close(struct bench_turn *turn)
 {
     struct throughput_state *s = turn->state;
-    geb_leave(s->producer);
-    bench_meet(turn);
-    if (turn->role == 1) {
-        geb_close(s->bus, 0);
-    }
+    bench_pair_close(turn, &s->pair);
     free(s);
 }
 
@@ -102,8 +88,6 @@ static const struct bench_ops throughput_ops = {
 
 int bench_throughput(const struct bench_options *opt)
 {
-    static struct bench_bus bus[2];
-    static const char *const modes[] = {"shared", "exclusive"};
     static struct bench_plan plan = {.name = "throughput",
                                      .question = "how fast does one producer feed one consumer?",
                                      .unit = "one event, published and handled; percentiles are "
@@ -115,20 +99,7 @@ int bench_throughput(const struct bench_options *opt)
         return 2;
     }
     unsigned floor = bench_floor_add(&plan, opt, "stream", &bench_floor_stream, 65536);
-    for (unsigned i = 0; i < 2; i++) {
-        bench_bus_init(&bus[i], "throughput", modes[i], GEB_BLOCK);
-        bench_plan_add(&plan, opt,
-                       (struct bench_subject){.name = "geb",
-                                              .mode = modes[i],
-                                              .ops = &throughput_ops,
-                                              .arg = &bus[i],
-                                              .count = 65536,
-                                              .bytes = bytes,
-                                              .producers = 1,
-                                              .floor = floor});
-    }
-    int status = bench_run(&plan, opt);
-    bench_bus_remove(&bus[0]);
-    bench_bus_remove(&bus[1]);
-    return status;
+    struct bench_subject geb = {
+        .ops = &throughput_ops, .count = 65536, .bytes = bytes, .floor = floor};
+    return bench_run_modes(&plan, opt, GEB_BLOCK, geb);
 }

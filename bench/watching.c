@@ -46,30 +46,16 @@ struct watching_shared {
 };
 
 struct watching_state {
-    struct geb_bus *bus;
-    struct geb_producer *producer;
+    struct bench_pair pair;
     struct geb_watch *watch;
-    geb_topic_id topic;
-    uint64_t number; /* of the next event */
     uint64_t slices;
-    struct bench_sink sink;
     uint64_t sum; /* of what the observer read */
-    unsigned char payload[BENCH_PAYLOAD_MAX];
     uint64_t work[WORK_KIB * 1024 / 8];
 };
 
 static const struct watching_arg *arg_of(const struct bench_turn *turn)
 {
     return turn->subject->arg;
-}
-
-static int on_event(struct geb_context *ctx, const struct geb_event *event, void *user)
-{
-    struct bench_sink *sink = user;
-    (void)ctx;
-    sink->sum += bench_payload_sum(event->data, event->len);
-    sink->events++;
-    return 0;
 }
 
 static int watching_open(struct bench_turn *turn)
@@ -81,12 +67,7 @@ static int watching_open(struct bench_turn *turn)
         return bench_fail(turn, -ENOMEM, "state");
     }
     turn->state = s;
-    bench_payload_init(s->payload, turn->bytes);
-    int rc = turn->role == 1 ? bench_bus_create(turn, 0, on_event, &s->sink, &s->bus) : 0;
-    if (rc == 0) {
-        bench_meet(turn);
-        rc = turn->role == 0 ? bench_bus_join(turn, 0, &s->producer, &s->topic) : 0;
-    }
+    int rc = bench_pair_open(turn, &s->pair, bench_on_event, &s->pair.sink);
     if (rc == 0 && turn->role == watcher && arg->what != WATCH_NOTHING) {
         rc = geb_watch(&s->watch, arg->bus.name[0]);
         if (rc == 0) {
@@ -100,7 +81,7 @@ static int watching_open(struct bench_turn *turn)
     return rc;
 }
 
-static int publish(struct bench_turn *turn, struct watching_state *s, uint64_t cnt)
+static int publish(struct bench_turn *turn, struct bench_pair *s, uint64_t cnt)
 {
     for (uint64_t i = 0; i < cnt; i++) {
         bench_payload_number(s->payload, turn->bytes, s->number + i);
@@ -180,8 +161,9 @@ static int catch_up(struct bench_turn *turn)
 
 static int publish_slice(struct bench_turn *turn, uint64_t cnt)
 {
+    struct watching_state *s = turn->state;
     uint64_t begin = bench_ticks(turn->machine);
-    int rc = publish(turn, turn->state, cnt);
+    int rc = publish(turn, &s->pair, cnt);
     uint64_t ps = bench_ticks_ps(turn->machine, bench_ticks(turn->machine) - begin);
     bench_hist_add(turn->hist, ps / cnt);
     turn->elapsed_ns += ps / 1000u;
@@ -193,7 +175,7 @@ static int drain(struct bench_turn *turn)
     struct watching_state *s = turn->state;
     int rc = 1;
     while (rc > 0 && !arg_of(turn)->dropping) {
-        rc = geb_dispatch(s->bus, 0);
+        rc = geb_dispatch(s->pair.bus, 0);
     }
     return rc < 0 ? bench_bus_fail(turn, rc, "geb_dispatch") : 0;
 }
@@ -221,8 +203,8 @@ static int slices_round(struct bench_turn *turn)
         left -= cnt;
     }
     if (rc == 0 && turn->role == 1 && !arg_of(turn)->dropping) {
-        rc = bench_sink_check(turn, &s->sink, s->number);
-        s->number += turn->count;
+        rc = bench_sink_check(turn, &s->pair.sink, s->pair.number);
+        s->pair.number += turn->count;
     }
     return rc;
 }
@@ -235,22 +217,22 @@ static int flat_round(struct bench_turn *turn)
     struct watching_shared *shared = turn->shared;
     int rc = 0;
     if (turn->role == 0) {
-        return publish(turn, s, turn->count);
+        return publish(turn, &s->pair, turn->count);
     }
     s->slices++;
     if (turn->role == LAST_ROLE) {
         return watch_until(turn, &shared->handled, s->slices);
     }
-    while (s->sink.events < turn->count && rc >= 0) {
-        rc = geb_dispatch(s->bus, 0);
+    while (s->pair.sink.events < turn->count && rc >= 0) {
+        rc = geb_dispatch(s->pair.bus, 0);
     }
     turn->elapsed_ns = shr_now_ns() - turn->start_ns;
     shr_store_release(&shared->handled, s->slices);
     if (rc < 0) {
         return bench_bus_fail(turn, rc, "geb_dispatch");
     }
-    rc = bench_sink_check(turn, &s->sink, s->number);
-    s->number += turn->count;
+    rc = bench_sink_check(turn, &s->pair.sink, s->pair.number);
+    s->pair.number += turn->count;
     return rc;
 }
 
@@ -266,11 +248,7 @@ static void watching_close(struct bench_turn *turn)
                 (unsigned long long)(c.seen + c.missed));
     }
     geb_unwatch(s->watch);
-    geb_leave(s->producer);
-    bench_meet(turn);
-    if (turn->role == 1) {
-        geb_close(s->bus, 0);
-    }
+    bench_pair_close(turn, &s->pair);
     free(s);
 }
 
