@@ -6,71 +6,12 @@
  * give back and take again what they can get; then the child goes on. In the end every block is
  * whole and its owner's, and all chunks are in the pool.
  */
-#include "shmring/peer.h"
-#include "shmring/slab.h"
+#include "tests/slab_support.h"
 #include "tests/step.h"
-#include "tests/support.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define CHUNK SHR_CHUNK_BYTES
-
-static struct shr_map map;
-static struct shr_lock lock[5];
-
-static void bus_open(uint32_t chunks)
-{
-    struct shr_config config = support_tiny_config();
-    char path[SHR_PATH_BYTES];
-    config.capacity = 64;
-    config.producers = 4;
-    config.slab_bytes = (uint64_t)chunks * CHUNK;
-    config.max_event = chunks * CHUNK / 2;
-    if (shr_segment_create(&map, support_path(path), &config) != 0)
-        abort();
-    shr_store_relaxed(&map.hot->head, 100);
-}
-
-static void bus_close(void)
-{
-    char path[SHR_PATH_BYTES];
-    memcpy(path, map.path, sizeof(path));
-    for (uint32_t slot = 0; slot < 5; slot++)
-        shr_lock_drop(&lock[slot]);
-    shr_segment_detach(&map);
-    unlink(path);
-}
-
-static void owner_join(struct shr_map *m, struct shr_heap *heap, uint32_t slot)
-{
-    if (shr_lock_take(m, slot, &lock[slot]) != 0)
-        abort();
-    shr_peer_enter(m, slot, "owner");
-    uint64_t epoch = shr_load_relaxed(&m->peers[slot].epoch);
-    if (shr_heap_init(heap, m, shr_owner(slot, epoch)) != 0)
-        abort();
-}
-
-static uint32_t pool_count(void)
-{
-    uint32_t cnt = 0;
-    for (uint32_t i = 0; i < map.geo.chunk_cnt; i++)
-        cnt += shr_load_relaxed(&map.owners[i]) == 0;
-    return cnt;
-}
-
-/* Chunks of one block each that the owner used once and whose blocks are free. */
-static void own_idle(struct shr_map *m, struct shr_heap *heap, uint32_t chunks)
-{
-    uint64_t ref[8];
-    for (uint32_t i = 0; i < chunks; i++)
-        if (shr_alloc(heap, CHUNK, &ref[i]) != 0)
-            abort();
-    for (uint32_t i = 0; i < chunks; i++)
-        shr_block_free(m, ref[i]);
-}
 
 /* In memory of the test and the child. */
 static struct world {
@@ -86,9 +27,9 @@ static struct shr_heap child_heap;
 static int step_setup(void *user)
 {
     (void)user;
-    bus_open(2);
-    shr_store_relaxed(&map.hot->tail, 100);
-    memcpy(world->path, map.path, sizeof(map.path));
+    slab_open(2, SHR_DROP_OLDEST);
+    shr_store_relaxed(&slab_map.hot->tail, 100);
+    memcpy(world->path, slab_map.path, sizeof(slab_map.path));
     world->ref = 0;
     return 0;
 }
@@ -96,13 +37,13 @@ static int step_setup(void *user)
 static void step_teardown(void *user)
 {
     (void)user;
-    bus_close();
+    slab_close(NULL);
 }
 
 static int child_attach(void *user)
 {
     (void)user;
-    memset(lock, 0, sizeof(lock));
+    memset(slab_lock, 0, sizeof(slab_lock));
     return shr_segment_attach(&child_map, world->path, true);
 }
 
@@ -111,8 +52,8 @@ static int owner_prepare(void *user)
     int rc = child_attach(user);
     if (rc != 0)
         return rc;
-    owner_join(&child_map, &child_heap, 1);
-    own_idle(&child_map, &child_heap, 2);
+    slab_join(&child_map, &child_heap, 1);
+    slab_own_idle(&child_map, &child_heap, 2);
     if (world->counted)
         shr_fetch_add_relaxed(&child_map.hot->recalls, 1);
     return 0;
@@ -143,9 +84,9 @@ static uint32_t take_all(struct shr_heap *heap, uint64_t *ref, uint32_t more)
     uint32_t cnt = 0;
     for (uint32_t tries = 0; tries < 2; tries++) {
         while (cnt < more && shr_alloc(heap, CHUNK, &ref[cnt]) == 0)
-            memset(shr_block_data(&map, ref[cnt++]), 0x22, 64);
-        shr_slab_sweep(&map, 100, 100);
-        shr_slab_recall(&map);
+            memset(shr_block_data(&slab_map, ref[cnt++]), 0x22, 64);
+        shr_slab_sweep(&slab_map, 100, 100);
+        shr_slab_recall(&slab_map);
     }
     return cnt;
 }
@@ -154,8 +95,8 @@ static bool is_whole(uint64_t ref, unsigned char with)
 {
     unsigned char want[64];
     memset(want, with, sizeof(want));
-    return shr_block_valid(&map, ref, CHUNK) &&
-           memcmp(shr_block_data(&map, ref), want, sizeof(want)) == 0;
+    return shr_block_valid(&slab_map, ref, CHUNK) &&
+           memcmp(shr_block_data(&slab_map, ref), want, sizeof(want)) == 0;
 }
 
 /* The owner stands still amid an allocation; another one takes all that it can, and then it goes
@@ -166,7 +107,7 @@ static int owner_check(struct step_child *child, size_t k, void *user)
     uint64_t ref[4];
     int status = 0;
     (void)user;
-    owner_join(&map, &b, 2);
+    slab_join(&slab_map, &b, 2);
     uint32_t cnt = take_all(&b, ref, 4);
     STEP_CHECK(world->counted || cnt >= 1); /* it pins one chunk */
     if (child->state == STEP_STOPPED) {
@@ -177,11 +118,11 @@ static int owner_check(struct step_child *child, size_t k, void *user)
     for (uint32_t i = 0; i < cnt; i++) {
         STEP_CHECK(is_whole(ref[i], 0x22));
         STEP_CHECK(shr_ref_chunk(ref[i]) != shr_ref_chunk(world->ref) || world->ref == 0);
-        STEP_CHECK(shr_load_relaxed(&map.owners[shr_ref_chunk(ref[i])]) == b.owner);
+        STEP_CHECK(shr_load_relaxed(&slab_map.owners[shr_ref_chunk(ref[i])]) == b.owner);
     }
     /* The child has ended: what is left of it is swept. */
-    STEP_CHECK(shr_lock_take(&map, 1, &lock[1]) == 0);
-    shr_peer_exit(&map, 1);
+    STEP_CHECK(shr_lock_take(&slab_map, 1, &slab_lock[1]) == 0);
+    shr_peer_exit(&slab_map, 1);
     cnt += take_all(&b, ref + cnt, 4 - cnt);
     STEP_CHECK(cnt == 2);
     shr_heap_fini(&b);
@@ -194,8 +135,8 @@ static struct shr_heap step_a;
 static int recaller_setup(void *user)
 {
     step_setup(user);
-    owner_join(&map, &step_a, 1);
-    own_idle(&map, &step_a, 2);
+    slab_join(&slab_map, &step_a, 1);
+    slab_own_idle(&slab_map, &step_a, 2);
     return 0;
 }
 
@@ -210,10 +151,10 @@ static int sweeper_setup(void *user)
 {
     uint64_t ref;
     step_setup(user);
-    owner_join(&map, &step_a, 1);
+    slab_join(&slab_map, &step_a, 1);
     for (uint32_t i = 0; i < 2; i++)
         shr_alloc(&step_a, CHUNK, &ref);
-    shr_peer_exit(&map, 1);
+    shr_peer_exit(&slab_map, 1);
     return 0;
 }
 
@@ -242,16 +183,16 @@ static int other_check(struct step_child *child, size_t k, void *user)
     struct shr_heap b;
     uint64_t mine[4], theirs[4];
     static uint64_t small[SMALL_CNT];
-    bool lives = shr_load32_relaxed(&map.peers[1].state) == SHR_PEER_USED;
+    bool lives = shr_load32_relaxed(&slab_map.peers[1].state) == SHR_PEER_USED;
     int status = 0;
     (void)user;
-    owner_join(&map, &b, 2);
+    slab_join(&slab_map, &b, 2);
     uint32_t mine_cnt = lives ? take_all(&step_a, mine, 1) : 0;
     STEP_CHECK(mine_cnt == lives);
     uint32_t cnt = take_all(&b, theirs, 4);
     STEP_CHECK(cnt + mine_cnt == 2);
     for (uint32_t i = 0; i < cnt; i++)
-        STEP_CHECK(shr_block_free(&map, theirs[i]));
+        STEP_CHECK(shr_block_free(&slab_map, theirs[i]));
     if (lives) { /* the same chunk again, with the same owner as at first */
         mine_cnt += take_all(&step_a, mine + 1, 3);
         cnt = take_all(&b, theirs, 4);
@@ -265,16 +206,16 @@ static int other_check(struct step_child *child, size_t k, void *user)
     for (uint32_t i = 0; i < mine_cnt + cnt; i++) {
         uint64_t ref = i < mine_cnt ? mine[i] : theirs[i - mine_cnt];
         STEP_CHECK(is_whole(ref, 0x22));
-        STEP_CHECK(shr_owner_is(shr_load_relaxed(&map.owners[shr_ref_chunk(ref)]),
+        STEP_CHECK(shr_owner_is(shr_load_relaxed(&slab_map.owners[shr_ref_chunk(ref)]),
                                 i < mine_cnt ? step_a.owner : b.owner));
-        STEP_CHECK(shr_block_free(&map, ref));
+        STEP_CHECK(shr_block_free(&slab_map, ref));
     }
     for (uint32_t i = 0; i < SMALL_CNT && !lives; i++)
-        STEP_CHECK(shr_block_free(&map, small[i]));
+        STEP_CHECK(shr_block_free(&slab_map, small[i]));
     if (lives)
         shr_heap_fini(&step_a);
     shr_heap_fini(&b);
-    STEP_CHECK(pool_count() == 2);
+    STEP_CHECK(slab_pool_count() == 2);
     return 0;
 }
 
@@ -286,19 +227,20 @@ static int looked_between(struct step_scenario *s, size_t k)
     uint64_t ref;
     int status = 0, rc;
     STEP_CHECK(recaller_setup(world) == 0 && step_start(&child, s) == 0);
-    for (size_t i = 1; shr_load_relaxed(&map.hot->recalls) == 0; i++)
+    for (size_t i = 1; shr_load_relaxed(&slab_map.hot->recalls) == 0; i++)
         STEP_CHECK(step_reach(&child, NULL, i) == 0);
-    own_idle(&map, &step_a, 1);
+    slab_own_idle(&slab_map, &step_a, 1);
     rc = step_reach(&child, NULL, k);
     STEP_CHECK(rc == 0 || rc == 1);
     uint32_t got = shr_alloc(&step_a, CHUNK, &ref) == 0;
     STEP_CHECK(step_resume(&child) == 0 && step_wait(&child, &status) == 0 && status == 0);
     if (got != 0) {
-        STEP_CHECK(shr_owner_is(shr_load_relaxed(&map.owners[shr_ref_chunk(ref)]), step_a.owner));
-        STEP_CHECK(shr_block_free(&map, ref));
+        STEP_CHECK(
+            shr_owner_is(shr_load_relaxed(&slab_map.owners[shr_ref_chunk(ref)]), step_a.owner));
+        STEP_CHECK(shr_block_free(&slab_map, ref));
     }
     shr_heap_fini(&step_a);
-    STEP_CHECK(pool_count() == 2);
+    STEP_CHECK(slab_pool_count() == 2);
     step_teardown(world);
     return 0;
 }
@@ -308,15 +250,15 @@ static bool leaves_the_same(void *user)
 {
     static unsigned char *before;
     static struct world world_before;
-    size_t bytes = (size_t)(map.slabs - map.base);
+    size_t bytes = (size_t)(slab_map.slabs - slab_map.base);
     (void)user;
     if (before == NULL)
         before = calloc(1, bytes); /* one geometry for all */
     if (before == NULL)
         abort();
-    bool same = memcmp(before, map.base, bytes) == 0 &&
+    bool same = memcmp(before, slab_map.base, bytes) == 0 &&
                 memcmp(&world_before, world, sizeof(world_before)) == 0;
-    memcpy(before, map.base, bytes);
+    memcpy(before, slab_map.base, bytes);
     memcpy(&world_before, world, sizeof(world_before));
     return same;
 }

@@ -5,9 +5,7 @@
  * what they own and check the stamps; the number of operations is fixed, so nothing depends on
  * time.
  */
-#include "shmring/peer.h"
-#include "shmring/slab.h"
-#include "tests/support.h"
+#include "tests/slab_support.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -16,76 +14,27 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <cmocka.h>
-
-#define CHUNK SHR_CHUNK_BYTES
-
-static struct shr_map map;
-
-static void bus_open(uint32_t chunks)
-{
-    struct shr_config config = support_tiny_config();
-    char path[SHR_PATH_BYTES];
-    config.capacity = 64;
-    config.producers = 4;
-    config.slab_bytes = (uint64_t)chunks * CHUNK;
-    config.max_event = chunks * CHUNK / 2;
-    assert_int_equal(shr_segment_create(&map, support_path(path), &config), 0);
-    assert_int_equal(map.geo.chunk_cnt, chunks);
-}
-
-static int bus_close(void **state)
-{
-    char path[SHR_PATH_BYTES];
-    (void)state;
-    memcpy(path, map.path, sizeof(path));
-    shr_segment_detach(&map);
-    unlink(path);
-    return 0;
-}
-
-static void owner_join(struct shr_heap *heap, uint32_t slot)
-{
-    shr_peer_enter(&map, slot, "owner");
-    uint64_t epoch = shr_load_relaxed(&map.peers[slot].epoch);
-    assert_int_equal(shr_heap_init(heap, &map, shr_owner(slot, epoch)), 0);
-}
-
-static uint32_t pool_count(void)
-{
-    uint32_t cnt = 0;
-    for (uint32_t i = 0; i < map.geo.chunk_cnt; i++)
-        cnt += shr_load_relaxed(&map.owners[i]) == 0;
-    return cnt;
-}
-
-static uint64_t must_alloc(struct shr_heap *heap, uint32_t bytes)
-{
-    uint64_t ref = 0;
-    assert_int_equal(shr_alloc(heap, bytes, &ref), 0);
-    assert_true(shr_block_valid(&map, ref, bytes));
-    return ref;
-}
 
 static void test_sizes(void **state)
 {
     (void)state;
     struct shr_heap heap;
-    bus_open(64);
-    owner_join(&heap, 1);
+    slab_open(64, SHR_DROP_OLDEST);
+    slab_enter(&slab_map, &heap, 1);
     for (uint32_t class_idx = 0; class_idx < SHR_CLASS_CNT; class_idx++) {
         uint32_t room = 128u << class_idx;
         uint32_t least = class_idx == 0 ? 1 : room / 2 + 1;
-        uint64_t ref[2] = {must_alloc(&heap, least), must_alloc(&heap, room)};
+        uint64_t ref[2] = {slab_must_alloc(&heap, least), slab_must_alloc(&heap, room)};
         unsigned char *data[2];
         for (int i = 0; i < 2; i++) {
-            data[i] = shr_block_data(&map, ref[i]);
+            data[i] = shr_block_data(&slab_map, ref[i]);
             assert_int_equal(shr_ref_class(ref[i]), class_idx);
-            assert_false(shr_block_valid(&map, ref[i], room + 1));
+            assert_false(shr_block_valid(&slab_map, ref[i], room + 1));
             assert_int_equal((uintptr_t)data[i] % 128, 0);
-            assert_true(data[i] >= map.slabs && data[i] + room <= map.slabs + 64ull * CHUNK);
+            assert_true(data[i] >= slab_map.slabs &&
+                        data[i] + room <= slab_map.slabs + 64ull * CHUNK);
         }
         assert_true(data[0] + room <= data[1] || data[1] + room <= data[0]);
     }
@@ -96,22 +45,22 @@ static void test_generation(void **state)
 {
     (void)state;
     struct shr_heap heap;
-    bus_open(2);
-    owner_join(&heap, 1);
-    uint64_t ref = must_alloc(&heap, CHUNK);
+    slab_open(2, SHR_DROP_OLDEST);
+    slab_enter(&slab_map, &heap, 1);
+    uint64_t ref = slab_must_alloc(&heap, CHUNK);
     assert_int_equal(shr_ref_generation(ref), 1);
     for (uint32_t g = 2; g < 100; g++) {
-        assert_true(shr_block_kept(&map, ref));
-        assert_true(shr_block_free(&map, ref));
-        assert_true(shr_block_kept(&map, ref)); /* free, not filled again */
-        uint64_t next = must_alloc(&heap, CHUNK);
+        assert_true(shr_block_kept(&slab_map, ref));
+        assert_true(shr_block_free(&slab_map, ref));
+        assert_true(shr_block_kept(&slab_map, ref)); /* free, not filled again */
+        uint64_t next = slab_must_alloc(&heap, CHUNK);
         assert_int_equal(next - ref, UINT64_C(1) << 32);
-        assert_false(shr_block_kept(&map, ref));
-        assert_false(shr_block_valid(&map, ref, 1));
+        assert_false(shr_block_kept(&slab_map, ref));
+        assert_false(shr_block_valid(&slab_map, ref, 1));
         ref = next;
     }
-    shr_store_relaxed(shr_block_header(&map, ref), shr_block_word(UINT32_MAX, SHR_BLOCK_FREE));
-    assert_int_equal(shr_ref_generation(must_alloc(&heap, CHUNK)), 1); /* 0 is skipped */
+    shr_store_relaxed(shr_block_header(&slab_map, ref), shr_block_word(UINT32_MAX, SHR_BLOCK_FREE));
+    assert_int_equal(shr_ref_generation(slab_must_alloc(&heap, CHUNK)), 1); /* 0 is skipped */
     shr_heap_fini(&heap);
 }
 
@@ -132,7 +81,7 @@ static void *race_main(void *arg)
         for (uint32_t spins = 1; shr_load32_acquire(&race_arrived) < 2 * i + 2; spins++)
             if (spins % 4096 == 0)
                 sched_yield();
-        *won += shr_block_free(&map, ref);
+        *won += shr_block_free(&slab_map, ref);
         shr_fetch_add_acq_rel(&race_done, 1);
     }
     return NULL;
@@ -145,12 +94,12 @@ static void test_free_once(void **state)
     struct shr_heap heap;
     pthread_t thread[2];
     static uint32_t won[2][64];
-    bus_open(2);
-    owner_join(&heap, 1);
+    slab_open(2, SHR_DROP_OLDEST);
+    slab_enter(&slab_map, &heap, 1);
     for (int t = 0; t < 2; t++)
         pthread_create(&thread[t], NULL, race_main, won[t]);
     for (uint32_t i = 0; i < RACE_CNT; i++) {
-        shr_store_release(&race_ref, must_alloc(&heap, CHUNK));
+        shr_store_release(&race_ref, slab_must_alloc(&heap, CHUNK));
         while (shr_load_acquire(&race_done) < 2 * i + 2)
             sched_yield();
     }
@@ -167,24 +116,24 @@ static void test_stale(void **state)
     (void)state;
     struct shr_heap a, b;
     uint64_t stale[2], fresh[64];
-    bus_open(2);
-    owner_join(&a, 1);
-    owner_join(&b, 2);
+    slab_open(2, SHR_DROP_OLDEST);
+    slab_enter(&slab_map, &a, 1);
+    slab_enter(&slab_map, &b, 2);
     for (int i = 0; i < 2; i++) {
-        stale[i] = must_alloc(&a, CHUNK);
-        assert_true(shr_block_free(&map, stale[i]));
+        stale[i] = slab_must_alloc(&a, CHUNK);
+        assert_true(shr_block_free(&slab_map, stale[i]));
     }
     shr_heap_fini(&a);
-    assert_int_equal(pool_count(), 2);
+    assert_int_equal(slab_pool_count(), 2);
     for (int i = 0; i < 64; i++)
-        fresh[i] = must_alloc(&b, 2048);
+        fresh[i] = slab_must_alloc(&b, 2048);
     for (int i = 0; i < 2; i++) {
-        assert_false(shr_block_valid(&map, stale[i], 1));
-        assert_false(shr_block_free(&map, stale[i]));
+        assert_false(shr_block_valid(&slab_map, stale[i], 1));
+        assert_false(shr_block_free(&slab_map, stale[i]));
     }
     for (int i = 0; i < 64; i++) {
-        assert_true(shr_block_valid(&map, fresh[i], 2048));
-        assert_true(shr_block_free(&map, fresh[i]));
+        assert_true(shr_block_valid(&slab_map, fresh[i], 2048));
+        assert_true(shr_block_free(&slab_map, fresh[i]));
     }
     shr_heap_fini(&b);
 }
@@ -194,26 +143,26 @@ static void test_exhaustion(void **state)
     (void)state;
     struct shr_heap heap;
     uint64_t ref[64], more;
-    bus_open(4);
-    owner_join(&heap, 1);
+    slab_open(4, SHR_DROP_OLDEST);
+    slab_enter(&slab_map, &heap, 1);
     for (uint32_t i = 0; i < 2; i++) /* idle chunks of other classes do not stand in the way */
-        assert_true(shr_block_free(&map, must_alloc(&heap, 128u << i)));
-    assert_true(shr_block_free(&map, must_alloc(&heap, CHUNK + 1)));
+        assert_true(shr_block_free(&slab_map, slab_must_alloc(&heap, 128u << i)));
+    assert_true(shr_block_free(&slab_map, slab_must_alloc(&heap, CHUNK + 1)));
     for (int i = 0; i < 64; i++)
-        ref[i] = must_alloc(&heap, 4096);
+        ref[i] = slab_must_alloc(&heap, 4096);
     for (int i = 0; i < 1000; i++) {
         uint32_t k = (uint32_t)(support_random() % 64);
         assert_int_equal(shr_alloc(&heap, 4096, &more), -ENOBUFS);
         assert_int_equal(shr_alloc(&heap, 128, &more), -ENOBUFS);
         assert_int_equal(shr_alloc(&heap, 2 * CHUNK, &more), -ENOBUFS);
-        assert_true(shr_block_free(&map, ref[k]));
-        ref[k] = must_alloc(&heap, 4096);
+        assert_true(shr_block_free(&slab_map, ref[k]));
+        ref[k] = slab_must_alloc(&heap, 4096);
     }
     assert_int_equal(shr_alloc(&heap, 4 * CHUNK + 1, &more), -EMSGSIZE);
     for (int i = 0; i < 64; i++)
-        assert_true(shr_block_free(&map, ref[i]));
+        assert_true(shr_block_free(&slab_map, ref[i]));
     shr_heap_fini(&heap);
-    assert_int_equal(pool_count(), 4);
+    assert_int_equal(slab_pool_count(), 4);
 }
 
 static void test_runs(void **state)
@@ -221,28 +170,29 @@ static void test_runs(void **state)
     (void)state;
     struct shr_heap heap;
     uint64_t more;
-    bus_open(8);
-    owner_join(&heap, 1);
-    uint64_t small = must_alloc(&heap, 128);
-    uint64_t run = must_alloc(&heap, 2 * CHUNK + 1);
+    slab_open(8, SHR_DROP_OLDEST);
+    slab_enter(&slab_map, &heap, 1);
+    uint64_t small = slab_must_alloc(&heap, 128);
+    uint64_t run = slab_must_alloc(&heap, 2 * CHUNK + 1);
     uint32_t first = shr_ref_chunk(run);
     assert_int_equal(shr_ref_class(run), SHR_CLASS_RUN);
-    assert_int_equal(pool_count(), 4);
+    assert_int_equal(slab_pool_count(), 4);
     for (uint32_t i = 0; i < 3; i++)
-        assert_int_equal(shr_load_relaxed(&map.owners[first + i]), heap.owner);
-    assert_true(shr_block_valid(&map, run, 3 * CHUNK));
-    assert_false(shr_block_valid(&map, run, 3 * CHUNK + 1));
-    memset(shr_block_data(&map, run), 1, 3 * CHUNK);
-    must_alloc(&heap, 4 * CHUNK);
+        assert_int_equal(shr_load_relaxed(&slab_map.owners[first + i]), heap.owner);
+    assert_true(shr_block_valid(&slab_map, run, 3 * CHUNK));
+    assert_false(shr_block_valid(&slab_map, run, 3 * CHUNK + 1));
+    memset(shr_block_data(&slab_map, run), 1, 3 * CHUNK);
+    slab_must_alloc(&heap, 4 * CHUNK);
     assert_int_equal(shr_alloc(&heap, 2 * CHUNK, &more), -ENOBUFS);
-    assert_true(shr_block_free(&map, run));
-    assert_false(shr_block_free(&map, run));
-    assert_true(shr_block_free(&map, small));
-    must_alloc(&heap, 128); /* of any class: the run goes back */
-    assert_int_equal(pool_count(), 3);
-    must_alloc(&heap, 3 * CHUNK);
-    map.geo.node_cnt = 2; /* a run lies within one node */
-    map.geo.node[0].chunk_cnt = map.geo.node[1].chunk_cnt = map.geo.node[1].chunk_first = 4;
+    assert_true(shr_block_free(&slab_map, run));
+    assert_false(shr_block_free(&slab_map, run));
+    assert_true(shr_block_free(&slab_map, small));
+    slab_must_alloc(&heap, 128); /* of any class: the run goes back */
+    assert_int_equal(slab_pool_count(), 3);
+    slab_must_alloc(&heap, 3 * CHUNK);
+    slab_map.geo.node_cnt = 2; /* a run lies within one node */
+    slab_map.geo.node[0].chunk_cnt = slab_map.geo.node[1].chunk_cnt =
+        slab_map.geo.node[1].chunk_first = 4;
     assert_int_equal(shr_alloc(&heap, 4 * CHUNK + 1, &more), -EMSGSIZE);
     shr_heap_fini(&heap);
 }
@@ -268,7 +218,7 @@ static uint32_t next_random(uint32_t *seed)
 /* A stamp in each 64 bytes (in a run: each 4096); blocks that overlap destroy each other's. */
 static bool block_stamp(uint64_t ref, uint32_t bytes, bool check)
 {
-    unsigned char *data = shr_block_data(&map, ref);
+    unsigned char *data = shr_block_data(&slab_map, ref);
     for (uint32_t at = 0; at + 8 <= bytes; at += bytes > CHUNK ? 4096 : 64) {
         if (check && memcmp(data + at, &ref, 8) != 0)
             return false;
@@ -286,8 +236,8 @@ static void worker_free(struct worker *me, uint32_t place)
         return;
     uint32_t bytes = shr_ref_class(ref) == SHR_CLASS_RUN ? RUN_CHUNKS * CHUNK
                                                          : 128u << shr_ref_class(ref);
-    me->torn += !shr_block_valid(&map, ref, bytes) || !block_stamp(ref, bytes, true);
-    me->torn += !shr_block_free(&map, ref);
+    me->torn += !shr_block_valid(&slab_map, ref, bytes) || !block_stamp(ref, bytes, true);
+    me->torn += !shr_block_free(&slab_map, ref);
     shr_store_release(&me->partner->mail[place], 0);
 }
 
@@ -299,7 +249,8 @@ static void *worker_main(void *arg)
     struct shr_heap heap;
     uint32_t seed = me->slot * 77777u, bytes, live = 1;
     uint64_t ref;
-    shr_heap_init(&heap, &map, shr_owner(me->slot, shr_load_relaxed(&map.peers[me->slot].epoch)));
+    shr_heap_init(&heap, &slab_map,
+                  shr_owner(me->slot, shr_load_relaxed(&slab_map.peers[me->slot].epoch)));
     while (live > 0 || shr_load32_acquire(&me->partner->finished) == 0) {
         worker_free(me, next_random(&seed) % LIVE_CNT);
         uint32_t k = next_random(&seed) % LIVE_CNT;
@@ -337,7 +288,7 @@ static void workers_run(uint32_t goal, bool runs)
         w[i].served_goal = goal;
         w[i].runs = runs;
         w[i].partner = &w[1 - i];
-        shr_peer_enter(&map, i + 1, "worker");
+        shr_peer_enter(&slab_map, i + 1, "worker");
     }
     for (uint32_t i = 0; i < 2; i++)
         pthread_create(&thread[i], NULL, worker_main, &w[i]);
@@ -348,15 +299,15 @@ static void workers_run(uint32_t goal, bool runs)
         assert_int_equal(w[i].torn, 0);
     }
     assert_true(w[0].refused + w[1].refused > 0);
-    assert_int_equal(pool_count(), map.geo.chunk_cnt);
-    for (uint32_t i = 0; i < map.geo.chunk_cnt * SHR_CHUNK_BLOCKS; i++)
-        assert_int_equal((uint32_t)shr_load_relaxed(&map.chunks[i / 512].block[i % 512]), 0);
+    assert_int_equal(slab_pool_count(), slab_map.geo.chunk_cnt);
+    for (uint32_t i = 0; i < slab_map.geo.chunk_cnt * SHR_CHUNK_BLOCKS; i++)
+        assert_int_equal((uint32_t)shr_load_relaxed(&slab_map.chunks[i / 512].block[i % 512]), 0);
 }
 
 static void test_remote_frees(void **state)
 {
     (void)state;
-    bus_open(8);
+    slab_open(8, SHR_DROP_OLDEST);
     workers_run(20000, false);
 }
 
@@ -364,7 +315,7 @@ static void test_remote_frees(void **state)
 static void test_runs_contended(void **state)
 {
     (void)state;
-    bus_open(2 * RUN_CHUNKS + RUN_CHUNKS / 2);
+    slab_open(2 * RUN_CHUNKS + RUN_CHUNKS / 2, SHR_DROP_OLDEST);
     workers_run(5000, true);
 }
 
@@ -373,18 +324,18 @@ static void test_chunks_return(void **state)
     (void)state;
     struct shr_heap heap;
     uint64_t ref[320];
-    bus_open(32);
-    owner_join(&heap, 1);
+    slab_open(32, SHR_DROP_OLDEST);
+    slab_enter(&slab_map, &heap, 1);
     for (int i = 0; i < 320; i++)
-        ref[i] = must_alloc(&heap, i % 2 == 0 ? 4096 : 8192);
-    assert_true(pool_count() <= 2);
+        ref[i] = slab_must_alloc(&heap, i % 2 == 0 ? 4096 : 8192);
+    assert_true(slab_pool_count() <= 2);
     for (int i = 0; i < 320; i++)
-        assert_true(shr_block_free(&map, ref[i]));
+        assert_true(shr_block_free(&slab_map, ref[i]));
     for (int i = 0; i < 320; i++) /* twenty chunks full, of one of the two classes only */
-        assert_true(shr_block_free(&map, must_alloc(&heap, 4096)));
-    assert_int_equal(pool_count(), 32 - 2); /* each class keeps one spare */
+        assert_true(shr_block_free(&slab_map, slab_must_alloc(&heap, 4096)));
+    assert_int_equal(slab_pool_count(), 32 - 2); /* each class keeps one spare */
     shr_heap_fini(&heap);
-    assert_int_equal(pool_count(), 32);
+    assert_int_equal(slab_pool_count(), 32);
 }
 
 /* While the pool has chunks, a slow allocation looks at a few headers, not at all of its class. */
@@ -393,12 +344,12 @@ static void test_grows_early(void **state)
     (void)state;
     struct shr_heap heap;
     uint64_t ref = 0;
-    bus_open(4);
-    owner_join(&heap, 1);
+    slab_open(4, SHR_DROP_OLDEST);
+    slab_enter(&slab_map, &heap, 1);
     for (uint32_t i = 0; i < 512; i++)
-        ref = must_alloc(&heap, 128);
-    assert_true(shr_block_free(&map, ref)); /* the last one, 511 looks away */
-    must_alloc(&heap, 128);
+        ref = slab_must_alloc(&heap, 128);
+    assert_true(shr_block_free(&slab_map, ref)); /* the last one, 511 looks away */
+    slab_must_alloc(&heap, 128);
     assert_int_equal(heap.cls[0].chunk_cnt, 2);
     shr_heap_fini(&heap);
 }
@@ -410,14 +361,14 @@ static void test_fifo_looks(void **state)
     struct shr_heap heap;
     static uint64_t ref[3000];
     uint64_t way = 0;
-    bus_open(32);
-    owner_join(&heap, 1);
+    slab_open(32, SHR_DROP_OLDEST);
+    slab_enter(&slab_map, &heap, 1);
     struct shr_heap_class *cls = &heap.cls[1];
     for (uint32_t i = 0; i < 1000000; i++) {
         uint32_t blocks = cls->chunk_cnt * 256, from = cls->scan_chunk * 256 + cls->scan_block;
         if (ref[i % 3000] != 0)
-            assert_true(shr_block_free(&map, ref[i % 3000]));
-        ref[i % 3000] = must_alloc(&heap, 256);
+            assert_true(shr_block_free(&slab_map, ref[i % 3000]));
+        ref[i % 3000] = slab_must_alloc(&heap, 256);
         uint32_t to = cls->scan_chunk * 256 + cls->scan_block;
         if (blocks == cls->chunk_cnt * 256)
             way += (to + blocks - from - 1) % blocks + 1;
@@ -432,17 +383,17 @@ static void test_fifo_looks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(test_sizes, bus_close),
-        cmocka_unit_test_teardown(test_generation, bus_close),
-        cmocka_unit_test_teardown(test_free_once, bus_close),
-        cmocka_unit_test_teardown(test_stale, bus_close),
-        cmocka_unit_test_teardown(test_exhaustion, bus_close),
-        cmocka_unit_test_teardown(test_runs, bus_close),
-        cmocka_unit_test_teardown(test_remote_frees, bus_close),
-        cmocka_unit_test_teardown(test_runs_contended, bus_close),
-        cmocka_unit_test_teardown(test_chunks_return, bus_close),
-        cmocka_unit_test_teardown(test_fifo_looks, bus_close),
-        cmocka_unit_test_teardown(test_grows_early, bus_close),
+        cmocka_unit_test_teardown(test_sizes, slab_close),
+        cmocka_unit_test_teardown(test_generation, slab_close),
+        cmocka_unit_test_teardown(test_free_once, slab_close),
+        cmocka_unit_test_teardown(test_stale, slab_close),
+        cmocka_unit_test_teardown(test_exhaustion, slab_close),
+        cmocka_unit_test_teardown(test_runs, slab_close),
+        cmocka_unit_test_teardown(test_remote_frees, slab_close),
+        cmocka_unit_test_teardown(test_runs_contended, slab_close),
+        cmocka_unit_test_teardown(test_chunks_return, slab_close),
+        cmocka_unit_test_teardown(test_fifo_looks, slab_close),
+        cmocka_unit_test_teardown(test_grows_early, slab_close),
     };
     support_begin();
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,7 +6,7 @@
  * stamps in the blocks. A process that lives holds the lock of its slot.
  */
 #include "lib/internal.h"
-#include "tests/support.h"
+#include "tests/slab_support.h"
 
 #include <linux/membarrier.h>
 #include <pthread.h>
@@ -26,81 +26,14 @@ const char *__asan_default_options(void)
     return "detect_leaks=0";
 }
 
-#define CHUNK SHR_CHUNK_BYTES
-
-static struct shr_map map;
-static struct shr_lock lock[5];
-
-static void bus_open(uint32_t chunks, uint32_t policy)
-{
-    struct shr_config config = support_tiny_config();
-    char path[SHR_PATH_BYTES];
-    config.policy = policy;
-    config.capacity = 64;
-    config.producers = 4;
-    config.slab_bytes = (uint64_t)chunks * CHUNK;
-    config.max_event = chunks * CHUNK / 2;
-    assert_int_equal(shr_segment_create(&map, support_path(path), &config), 0);
-    shr_store_relaxed(&map.hot->head, 100);
-}
-
-static int bus_close(void **state)
-{
-    char path[SHR_PATH_BYTES];
-    (void)state;
-    memcpy(path, map.path, sizeof(path));
-    for (uint32_t slot = 0; slot < 5; slot++)
-        shr_lock_drop(&lock[slot]);
-    shr_segment_detach(&map);
-    unlink(path);
-    return 0;
-}
-
-static void owner_join(struct shr_map *m, struct shr_heap *heap, uint32_t slot)
-{
-    if (shr_lock_take(m, slot, &lock[slot]) != 0)
-        abort();
-    shr_peer_enter(m, slot, "owner");
-    uint64_t epoch = shr_load_relaxed(&m->peers[slot].epoch);
-    if (shr_heap_init(heap, m, shr_owner(slot, epoch)) != 0)
-        abort();
-}
-
-static uint32_t pool_count(void)
-{
-    uint32_t cnt = 0;
-    for (uint32_t i = 0; i < map.geo.chunk_cnt; i++)
-        cnt += shr_load_relaxed(&map.owners[i]) == 0;
-    return cnt;
-}
-
-static uint64_t must_alloc(struct shr_heap *heap, uint32_t bytes)
-{
-    uint64_t ref = 0;
-    assert_int_equal(shr_alloc(heap, bytes, &ref), 0);
-    assert_true(shr_block_valid(&map, ref, bytes));
-    return ref;
-}
-
-/* Chunks of one block each that the owner used once and whose blocks are free. */
-static void own_idle(struct shr_map *m, struct shr_heap *heap, uint32_t chunks)
-{
-    uint64_t ref[8];
-    for (uint32_t i = 0; i < chunks; i++)
-        if (shr_alloc(heap, CHUNK, &ref[i]) != 0)
-            abort();
-    for (uint32_t i = 0; i < chunks; i++)
-        shr_block_free(m, ref[i]);
-}
-
 static uint64_t announced(uint32_t slot)
 {
-    return shr_load_relaxed(&map.peers[slot].allocating);
+    return shr_load_relaxed(&slab_map.peers[slot].allocating);
 }
 
 static void announce_for(uint32_t slot, uint64_t what)
 {
-    shr_store_relaxed(&map.peers[slot].allocating, what);
+    shr_store_relaxed(&slab_map.peers[slot].allocating, what);
 }
 
 /* An owner that published two large events and idles; both are handled. */
@@ -109,24 +42,24 @@ static void test_idle_owner_gives(void **state)
     (void)state;
     struct shr_heap a, b;
     uint64_t ref;
-    bus_open(2, SHR_BLOCK);
-    owner_join(&map, &a, 1);
-    owner_join(&map, &b, 2);
-    own_idle(&map, &a, 2);
+    slab_open(2, SHR_BLOCK);
+    slab_join(&slab_map, &a, 1);
+    slab_join(&slab_map, &b, 2);
+    slab_own_idle(&slab_map, &a, 2);
     assert_int_equal(shr_alloc(&b, 100, &ref), -ENOBUFS);
     assert_true(shr_slab_reclaim(&b, false));
-    uint64_t mine = must_alloc(&b, 100);
+    uint64_t mine = slab_must_alloc(&b, 100);
     assert_int_equal(announced(1) | announced(2), SHR_ALLOCATING_NONE);
-    uint64_t other = must_alloc(&a, CHUNK); /* a's list names both chunks yet: one is b's */
+    uint64_t other = slab_must_alloc(&a, CHUNK); /* a's list names both chunks yet: one is b's */
     assert_int_not_equal(shr_ref_chunk(other), shr_ref_chunk(mine));
     assert_int_equal(shr_alloc(&a, CHUNK, &ref), -ENOBUFS);
-    assert_true(shr_block_valid(&map, mine, 100));
+    assert_true(shr_block_valid(&slab_map, mine, 100));
     assert_int_equal(a.cls[9].chunk_cnt, 1);
-    assert_false(shr_slab_reclaim(&b, false));  /* a moment ago */
-    assert_int_equal(shr_slab_recall(&map), 0); /* all is in use */
-    assert_true(shr_block_free(&map, other));
+    assert_false(shr_slab_reclaim(&b, false));       /* a moment ago */
+    assert_int_equal(shr_slab_recall(&slab_map), 0); /* all is in use */
+    assert_true(shr_block_free(&slab_map, other));
     shr_heap_fini(&a);
-    assert_int_equal(pool_count(), 1);
+    assert_int_equal(slab_pool_count(), 1);
 }
 
 /* What an owner says that it is about to use stays; ANY holds for all of its chunks. */
@@ -134,22 +67,22 @@ static void test_announced_stays(void **state)
 {
     (void)state;
     struct shr_heap a;
-    bus_open(3, SHR_BLOCK);
-    owner_join(&map, &a, 1);
-    own_idle(&map, &a, 3);
+    slab_open(3, SHR_BLOCK);
+    slab_join(&slab_map, &a, 1);
+    slab_own_idle(&slab_map, &a, 3);
     announce_for(1, SHR_ALLOCATING_ANY);
-    assert_int_equal(shr_slab_recall(&map), 0);
-    uint64_t word = shr_load_relaxed(&map.owners[a.cls[9].chunk[1]]);
+    assert_int_equal(shr_slab_recall(&slab_map), 0);
+    uint64_t word = shr_load_relaxed(&slab_map.owners[a.cls[9].chunk[1]]);
     assert_true(word != a.owner && shr_owner_is(word, a.owner));
-    assert_int_equal(shr_slab_recall(&map), 0); /* no two recalls have one number */
-    assert_int_not_equal(shr_load_relaxed(&map.owners[a.cls[9].chunk[1]]), word);
+    assert_int_equal(shr_slab_recall(&slab_map), 0); /* no two recalls have one number */
+    assert_int_not_equal(shr_load_relaxed(&slab_map.owners[a.cls[9].chunk[1]]), word);
     announce_for(1, a.cls[9].chunk[1] + 1);
-    assert_int_equal(shr_slab_recall(&map), 2);
-    assert_int_not_equal(shr_load_relaxed(&map.owners[a.cls[9].chunk[1]]), 0);
-    uint64_t ref = must_alloc(&a, CHUNK); /* it has seen nothing yet, and now sees all */
+    assert_int_equal(shr_slab_recall(&slab_map), 2);
+    assert_int_not_equal(shr_load_relaxed(&slab_map.owners[a.cls[9].chunk[1]]), 0);
+    uint64_t ref = slab_must_alloc(&a, CHUNK); /* it has seen nothing yet, and now sees all */
     assert_int_equal(a.cls[9].chunk_cnt, 1);
-    assert_int_equal(shr_load_relaxed(&map.owners[shr_ref_chunk(ref)]), a.owner);
-    assert_int_equal(shr_slab_recall(&map), 0);
+    assert_int_equal(shr_load_relaxed(&slab_map.owners[shr_ref_chunk(ref)]), a.owner);
+    assert_int_equal(shr_slab_recall(&slab_map), 0);
 }
 
 /* A recaller that died behind its marks, before or after its count; or was stopped for long. */
@@ -157,38 +90,38 @@ static void test_recaller_left(void **state)
 {
     (void)state;
     struct shr_heap a;
-    bus_open(2, SHR_BLOCK);
-    owner_join(&map, &a, 1);
+    slab_open(2, SHR_BLOCK);
+    slab_join(&slab_map, &a, 1);
     for (uint32_t counted = 0; counted < 2; counted++) {
-        own_idle(&map, &a, 2);
+        slab_own_idle(&slab_map, &a, 2);
         uint64_t mark = shr_owner_recalled(a.owner, 1000 + counted);
-        shr_store_relaxed(&map.owners[0], mark);
-        shr_store_relaxed(&map.owners[1], mark);
-        shr_fetch_add_relaxed(&map.hot->recalls, counted);
-        uint64_t ref = must_alloc(&a, CHUNK);
+        shr_store_relaxed(&slab_map.owners[0], mark);
+        shr_store_relaxed(&slab_map.owners[1], mark);
+        shr_fetch_add_relaxed(&slab_map.hot->recalls, counted);
+        uint64_t ref = slab_must_alloc(&a, CHUNK);
         uint32_t idx = shr_ref_chunk(ref);
-        assert_true(shr_owner_is(shr_load_relaxed(&map.owners[idx]), a.owner));
+        assert_true(shr_owner_is(shr_load_relaxed(&slab_map.owners[idx]), a.owner));
         /* Its last step, now: it did not see the block, for it looked before. Once counted, its
          * word is gone; before that it would count, and look, first. */
         if (counted != 0)
-            assert_false(shr_cas_release(&map.owners[idx], mark, 0));
-        assert_int_equal(shr_slab_recall(&map), counted == 0 ? 1 : 0);
-        assert_int_equal(pool_count(), 1);
-        assert_true(shr_block_valid(&map, ref, CHUNK));
-        assert_true(shr_block_free(&map, ref));
-        assert_int_equal(shr_slab_recall(&map), 1);
-        assert_int_equal(pool_count(), 2);
+            assert_false(shr_cas_release(&slab_map.owners[idx], mark, 0));
+        assert_int_equal(shr_slab_recall(&slab_map), counted == 0 ? 1 : 0);
+        assert_int_equal(slab_pool_count(), 1);
+        assert_true(shr_block_valid(&slab_map, ref, CHUNK));
+        assert_true(shr_block_free(&slab_map, ref));
+        assert_int_equal(shr_slab_recall(&slab_map), 1);
+        assert_int_equal(slab_pool_count(), 2);
     }
     /* The owner goes, recalled or not: the sweep does the rest. */
-    must_alloc(&a, 100);
-    shr_store_relaxed(&map.owners[a.cls[0].chunk[0]], shr_owner_recalled(a.owner, 5));
-    assert_int_equal(shr_slab_sweep(&map, 100, 100), 0);
-    assert_int_equal(pool_count(), 1);
-    shr_peer_exit(&map, 1);
-    assert_int_equal(shr_slab_sweep(&map, 100, 99), 1);
-    assert_int_equal(shr_slab_recall(&map), 0);
-    assert_int_equal(shr_slab_sweep(&map, 100, 100), 0);
-    assert_int_equal(pool_count(), 2);
+    slab_must_alloc(&a, 100);
+    shr_store_relaxed(&slab_map.owners[a.cls[0].chunk[0]], shr_owner_recalled(a.owner, 5));
+    assert_int_equal(shr_slab_sweep(&slab_map, 100, 100), 0);
+    assert_int_equal(slab_pool_count(), 1);
+    shr_peer_exit(&slab_map, 1);
+    assert_int_equal(shr_slab_sweep(&slab_map, 100, 99), 1);
+    assert_int_equal(shr_slab_recall(&slab_map), 0);
+    assert_int_equal(shr_slab_sweep(&slab_map, 100, 100), 0);
+    assert_int_equal(slab_pool_count(), 2);
 }
 
 static void test_runs(void **state)
@@ -196,32 +129,34 @@ static void test_runs(void **state)
     (void)state;
     struct shr_heap a, b;
     uint64_t ref;
-    bus_open(8, SHR_BLOCK);
-    owner_join(&map, &a, 1);
-    owner_join(&map, &b, 2);
-    uint64_t run = must_alloc(&a, 4 * CHUNK), used = must_alloc(&a, 3 * CHUNK);
+    slab_open(8, SHR_BLOCK);
+    slab_join(&slab_map, &a, 1);
+    slab_join(&slab_map, &b, 2);
+    uint64_t run = slab_must_alloc(&a, 4 * CHUNK), used = slab_must_alloc(&a, 3 * CHUNK);
     uint32_t first = shr_ref_chunk(run);
-    assert_int_equal(shr_slab_recall(&map), 0); /* what follows the first is not idle by itself */
-    assert_int_equal(pool_count(), 1);
-    assert_true(shr_block_free(&map, run));
+    /* What follows the first chunk of a run is not idle by itself. */
+    assert_int_equal(shr_slab_recall(&slab_map), 0);
+    assert_int_equal(slab_pool_count(), 1);
+    assert_true(shr_block_free(&slab_map, run));
     announce_for(1, first + 1 + 2);
-    assert_int_equal(shr_slab_recall(&map), 0);
+    assert_int_equal(shr_slab_recall(&slab_map), 0);
     announce_for(1, SHR_ALLOCATING_NONE);
-    shr_store_relaxed(&map.owners[first + 3], 0); /* as if a recaller died behind its first CAS */
-    assert_int_equal(shr_slab_recall(&map), 3);
-    assert_int_equal(pool_count(), 5);
-    assert_true(shr_block_valid(&map, used, 3 * CHUNK));
-    uint64_t other = must_alloc(&b, 3 * CHUNK);
-    must_alloc(&a, CHUNK); /* a forgets the run and gives nothing of b's back */
-    assert_int_equal(pool_count(), 1);
-    assert_true(shr_block_valid(&map, other, 3 * CHUNK));
+    /* As if a recaller died behind its first CAS. */
+    shr_store_relaxed(&slab_map.owners[first + 3], 0);
+    assert_int_equal(shr_slab_recall(&slab_map), 3);
+    assert_int_equal(slab_pool_count(), 5);
+    assert_true(shr_block_valid(&slab_map, used, 3 * CHUNK));
+    uint64_t other = slab_must_alloc(&b, 3 * CHUNK);
+    slab_must_alloc(&a, CHUNK); /* a forgets the run and gives nothing of b's back */
+    assert_int_equal(slab_pool_count(), 1);
+    assert_true(shr_block_valid(&slab_map, other, 3 * CHUNK));
     for (uint32_t i = 0; i < 3; i++)
-        assert_int_equal(shr_load_relaxed(&map.owners[shr_ref_chunk(used) + i]), a.owner);
+        assert_int_equal(shr_load_relaxed(&slab_map.owners[shr_ref_chunk(used) + i]), a.owner);
     /* For a run, recall also while the pool has single chunks. */
-    assert_true(shr_block_free(&map, used));
+    assert_true(shr_block_free(&slab_map, used));
     assert_int_equal(shr_alloc(&b, 4 * CHUNK, &ref), -ENOBUFS);
     assert_true(shr_slab_reclaim(&b, false));
-    must_alloc(&b, 4 * CHUNK);
+    slab_must_alloc(&b, 4 * CHUNK);
 }
 
 /* Lengths that reach over the chunks of others, as only damage leaves them, do not make the
@@ -230,18 +165,19 @@ static void test_damaged_length(void **state)
 {
     (void)state;
     struct shr_heap a;
-    bus_open(8, SHR_BLOCK);
-    owner_join(&map, &a, 1);
-    own_idle(&map, &a, 8);
-    assert_int_equal(pool_count(), 0);
-    uint32_t recall = (uint32_t)shr_load_relaxed(&map.hot->recalls) + 1;
+    slab_open(8, SHR_BLOCK);
+    slab_join(&slab_map, &a, 1);
+    slab_own_idle(&slab_map, &a, 8);
+    assert_int_equal(slab_pool_count(), 0);
+    uint32_t recall = (uint32_t)shr_load_relaxed(&slab_map.hot->recalls) + 1;
     for (uint32_t i = 1; i < 8; i++)
-        shr_store_relaxed(&map.owners[i], shr_owner_recalled(a.owner, recall));
-    shr_store32_relaxed(&map.chunks[1].class_idx, SHR_CLASS_RUN);
-    shr_store32_relaxed(&map.chunks[1].run_chunks, 7);
-    shr_store_relaxed(&map.chunks[1].block[0], shr_block_word(9, SHR_BLOCK_USED));
-    assert_int_equal(shr_slab_recall(&map), 1); /* chunk 0: the others count as one that is used */
-    assert_int_equal(pool_count(), 1);
+        shr_store_relaxed(&slab_map.owners[i], shr_owner_recalled(a.owner, recall));
+    shr_store32_relaxed(&slab_map.chunks[1].class_idx, SHR_CLASS_RUN);
+    shr_store32_relaxed(&slab_map.chunks[1].run_chunks, 7);
+    shr_store_relaxed(&slab_map.chunks[1].block[0], shr_block_word(9, SHR_BLOCK_USED));
+    /* Chunk 0: the others count as one that is used. */
+    assert_int_equal(shr_slab_recall(&slab_map), 1);
+    assert_int_equal(slab_pool_count(), 1);
 }
 
 static int without_membarrier(void *arg)
@@ -254,7 +190,7 @@ static int without_membarrier(void *arg)
     SUPPORT_CHECK(shr_slab_recall(&own) == 0); /* the owner does not fence: hands off */
     own.geo.wakers_fence = 1;                  /* it does */
     SUPPORT_CHECK(shr_slab_recall(&own) == 2);
-    owner_join(&own, &heap, 3);
+    slab_join(&own, &heap, 3);
     SUPPORT_CHECK(heap.fence); /* nobody's membarrier reaches us */
     return 0;
 }
@@ -263,13 +199,13 @@ static void test_membarrier_missing(void **state)
 {
     (void)state;
     struct shr_heap a;
-    bus_open(2, SHR_BLOCK);
-    owner_join(&map, &a, 1);
+    slab_open(2, SHR_BLOCK);
+    slab_join(&slab_map, &a, 1);
     assert_false(a.fence);
-    own_idle(&map, &a, 2);
-    setenv("RECALL_PATH", map.path, 1);
+    slab_own_idle(&slab_map, &a, 2);
+    setenv("RECALL_PATH", slab_map.path, 1);
     assert_int_equal(support_wait(support_child(without_membarrier, NULL)), 0);
-    assert_int_equal(pool_count(), 2);
+    assert_int_equal(slab_pool_count(), 2);
 }
 
 /* ---- reclaim --------------------------------------------------------------------------------- */
@@ -281,7 +217,7 @@ static int join_and_die(void *arg)
     uint64_t ref;
     (void)arg;
     SUPPORT_CHECK(shr_segment_attach(&own, getenv("RECALL_PATH"), true) == 0);
-    owner_join(&own, &heap, 4);
+    slab_join(&own, &heap, 4);
     SUPPORT_CHECK(shr_alloc(&heap, CHUNK, &ref) == 0 && shr_alloc(&heap, CHUNK, &ref) == 0);
     return 0;
 }
@@ -293,29 +229,29 @@ static void test_reclaim_alone(void **state)
     (void)state;
     struct shr_heap b;
     uint64_t ref;
-    bus_open(2, SHR_DROP_OLDEST);
-    setenv("RECALL_PATH", map.path, 1);
+    slab_open(2, SHR_DROP_OLDEST);
+    setenv("RECALL_PATH", slab_map.path, 1);
     assert_int_equal(support_wait(support_child(join_and_die, NULL)), 0);
-    owner_join(&map, &b, 1);
-    shr_store_relaxed(&map.hot->tail, 100);
+    slab_join(&slab_map, &b, 1);
+    shr_store_relaxed(&slab_map.hot->tail, 100);
     assert_int_equal(shr_alloc(&b, 100, &ref), -ENOBUFS);
-    shr_store_relaxed(&map.hot->reclaiming_ns, shr_now_ns() + UINT64_C(100000000000));
+    shr_store_relaxed(&slab_map.hot->reclaiming_ns, shr_now_ns() + UINT64_C(100000000000));
     assert_true(shr_slab_reclaim(&b, false)); /* a time that never was */
-    assert_int_equal(pool_count(), 2);
-    assert_int_equal(shr_load_relaxed(&map.hot->reclaiming_ns), 0);
-    must_alloc(&b, CHUNK);
-    must_alloc(&b, CHUNK);
+    assert_int_equal(slab_pool_count(), 2);
+    assert_int_equal(shr_load_relaxed(&slab_map.hot->reclaiming_ns), 0);
+    slab_must_alloc(&b, CHUNK);
+    slab_must_alloc(&b, CHUNK);
     shr_heap_fini(&b);
-    shr_peer_exit(&map, 1);
-    owner_join(&map, &b, 2);
+    shr_peer_exit(&slab_map, 1);
+    slab_join(&slab_map, &b, 2);
     assert_int_equal(shr_alloc(&b, 100, &ref), -ENOBUFS);
-    shr_store_relaxed(&map.hot->reclaiming_ns, shr_now_ns());
+    shr_store_relaxed(&slab_map.hot->reclaiming_ns, shr_now_ns());
     uint32_t tries = 0;
     while (!shr_slab_reclaim(&b, false)) { /* the stopped one is left behind after a while */
         assert_true(++tries < 1000000);
         sched_yield();
     }
-    must_alloc(&b, 100);
+    slab_must_alloc(&b, 100);
 }
 
 /* Join, publish, leave, and no consumer: for ever. */
@@ -330,7 +266,7 @@ static void test_lives_without_consumer(void **state)
         config.capacity = 64;
         config.slab_bytes = 4 * CHUNK;
         config.max_event = CHUNK;
-        assert_int_equal(shr_segment_create(&map, support_path(path), &config), 0);
+        assert_int_equal(shr_segment_create(&slab_map, support_path(path), &config), 0);
         for (uint32_t life = 0; life < (i == 0 ? 40 : 4); life++) {
             struct geb_producer *p;
             geb_topic_id topic;
@@ -340,7 +276,7 @@ static void test_lives_without_consumer(void **state)
             assert_int_equal(geb_leave(p), 0);
         }
         if (i == 0)
-            bus_close(NULL);
+            slab_close(NULL);
     }
 }
 
@@ -358,7 +294,7 @@ static void test_publish_beside_idle(void **state)
         config.policy = policy;
         config.slab_bytes = 2 * CHUNK;
         config.max_event = CHUNK;
-        assert_int_equal(shr_segment_create(&map, support_path(path), &config), 0);
+        assert_int_equal(shr_segment_create(&slab_map, support_path(path), &config), 0);
         assert_int_equal(geb_join(&a, path, "idle"), 0);
         assert_int_equal(geb_join(&b, path, "other"), 0);
         assert_int_equal(geb_topic(b, "t", &topic), 0);
@@ -368,11 +304,11 @@ static void test_publish_beside_idle(void **state)
         for (uint32_t i = 0; i < 2; i++)
             assert_int_equal(geb_return(a, &loan[i]), 0);
         assert_int_equal(geb_publish(b, topic, data, sizeof(data)), 0);
-        assert_int_equal(shr_load_relaxed(&map.hot->tail), map.geo.cell_cnt);
+        assert_int_equal(shr_load_relaxed(&slab_map.hot->tail), slab_map.geo.cell_cnt);
         assert_int_equal(geb_leave(a), 0);
         assert_int_equal(geb_leave(b), 0);
         if (policy < 2)
-            bus_close(NULL);
+            slab_close(NULL);
     }
 }
 
@@ -391,10 +327,10 @@ static void test_failing_is_cheap(void **state)
     struct shr_heap heap;
     static uint64_t ref[128 * 512];
     uint64_t more;
-    bus_open(128, SHR_BLOCK);
-    owner_join(&map, &heap, 1);
+    slab_open(128, SHR_BLOCK);
+    slab_join(&slab_map, &heap, 1);
     for (uint32_t i = 0; i < 128 * 512; i++)
-        ref[i] = must_alloc(&heap, 128);
+        ref[i] = slab_must_alloc(&heap, 128);
     uint64_t start_ns = cpu_ns();
     assert_int_equal(shr_alloc(&heap, 128, &more), -ENOBUFS);
     uint64_t first_ns = cpu_ns() - start_ns;
@@ -408,14 +344,14 @@ static void test_failing_is_cheap(void **state)
     /* Who waits at the gate looks everywhere, and so does who was woken. */
     for (uint32_t woken = 0; woken < 2; woken++) {
         heap.dry_until_ns = UINT64_MAX;
-        assert_true(shr_block_free(&map, ref[40000 - 20000 * woken]));
+        assert_true(shr_block_free(&slab_map, ref[40000 - 20000 * woken]));
         assert_int_equal(shr_alloc(&heap, 128, &more), -ENOBUFS);
         if (woken != 0)
-            shr_gate_wake(&map.hot->freed);
+            shr_gate_wake(&slab_map.hot->freed);
         else
-            shr_store32_relaxed(&map.hot->freed.waiting, 1);
-        must_alloc(&heap, 128);
-        shr_store32_relaxed(&map.hot->freed.waiting, 0);
+            shr_store32_relaxed(&slab_map.hot->freed.waiting, 1);
+        slab_must_alloc(&heap, 128);
+        shr_store32_relaxed(&slab_map.hot->freed.waiting, 0);
     }
 }
 
@@ -457,9 +393,9 @@ static void test_race(void **state)
     (void)state;
     struct shr_heap heap[2];
     pthread_t thread[2];
-    bus_open(2, SHR_BLOCK);
+    slab_open(2, SHR_BLOCK);
     for (uint32_t i = 0; i < 2; i++)
-        owner_join(&map, &heap[i], i + 1);
+        slab_join(&slab_map, &heap[i], i + 1);
     for (uint32_t i = 0; i < 2; i++)
         pthread_create(&thread[i], NULL, race_main, &heap[i]);
     for (uint32_t i = 0; i < 2; i++) {
@@ -468,27 +404,27 @@ static void test_race(void **state)
         assert_null(torn);
     }
     print_message("%u refused, %lu counts\n", shr_load32_relaxed(&race_refused),
-                  (unsigned long)shr_load_relaxed(&map.hot->recalls));
+                  (unsigned long)shr_load_relaxed(&slab_map.hot->recalls));
     assert_true(shr_load32_relaxed(&race_refused) > 0);
     for (uint32_t i = 0; i < 2; i++)
         shr_heap_fini(&heap[i]);
-    assert_int_equal(pool_count(), 2);
+    assert_int_equal(slab_pool_count(), 2);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(test_idle_owner_gives, bus_close),
-        cmocka_unit_test_teardown(test_announced_stays, bus_close),
-        cmocka_unit_test_teardown(test_recaller_left, bus_close),
-        cmocka_unit_test_teardown(test_runs, bus_close),
-        cmocka_unit_test_teardown(test_damaged_length, bus_close),
-        cmocka_unit_test_teardown(test_membarrier_missing, bus_close),
-        cmocka_unit_test_teardown(test_reclaim_alone, bus_close),
-        cmocka_unit_test_teardown(test_lives_without_consumer, bus_close),
-        cmocka_unit_test_teardown(test_publish_beside_idle, bus_close),
-        cmocka_unit_test_teardown(test_failing_is_cheap, bus_close),
-        cmocka_unit_test_teardown(test_race, bus_close),
+        cmocka_unit_test_teardown(test_idle_owner_gives, slab_close),
+        cmocka_unit_test_teardown(test_announced_stays, slab_close),
+        cmocka_unit_test_teardown(test_recaller_left, slab_close),
+        cmocka_unit_test_teardown(test_runs, slab_close),
+        cmocka_unit_test_teardown(test_damaged_length, slab_close),
+        cmocka_unit_test_teardown(test_membarrier_missing, slab_close),
+        cmocka_unit_test_teardown(test_reclaim_alone, slab_close),
+        cmocka_unit_test_teardown(test_lives_without_consumer, slab_close),
+        cmocka_unit_test_teardown(test_publish_beside_idle, slab_close),
+        cmocka_unit_test_teardown(test_failing_is_cheap, slab_close),
+        cmocka_unit_test_teardown(test_race, slab_close),
     };
     support_begin();
     return cmocka_run_group_tests(tests, NULL, NULL);
