@@ -52,27 +52,11 @@ static int setup(void *user)
 static int prepare(void *user)
 {
     struct crash_world *w = user;
-    int rc = crash_join(w, &w->victim, CRASH_VICTIM);
-    for (uint32_t i = 0; rc == 0 && i < events_of(w, true); i++)
-        rc = crash_send(w, &w->victim, w->kind);
-    if (rc != 0)
-        return rc;
-    w->victim.p->spins = SPINS;
-    crash_compose(w, &w->victim, w->kind);
+    int rc = crash_prepare_sender(w, &w->victim, CRASH_VICTIM, events_of(w, true), w->kind);
+    if (rc == 0)
+        w->victim.p->spins = SPINS;
     crash_far_clock();
-    return 0;
-}
-
-static int region(void *user)
-{
-    struct crash_world *w = user;
-    return crash_publish_now(&w->victim, w->kind);
-}
-
-static int finish(void *user)
-{
-    struct crash_world *w = user;
-    return crash_leave(&w->victim);
+    return rc;
 }
 
 /* The child sleeps: one event less wakes it, and is enough for it. */
@@ -82,28 +66,12 @@ static void unblock(void *user)
     geb_dispatch(w->bus, 1);
 }
 
-static void teardown(void *user)
-{
-    crash_destroy(user);
-}
-
 static int check_end(struct crash_world *w)
 {
-    uint64_t missing;
     if (w->other.loan.handle != 0)
         CRASH_EQUAL(geb_return(w->other.p, &w->other.loan), 0);
     CRASH_TRY(crash_drain(w));
-    crash_sweep(w);
-    CRASH_TRY(crash_blocks_free(w));
-    CRASH_TRY(crash_join_again(w, CRASH_LATE, w->kind));
-    if (!w->exclusive)
-        CRASH_TRY(crash_go_on(w, &w->other, w->kind, 2 * w->map.geo.cell_cnt + 1));
-    CRASH_EQUAL(crash_leave(&w->other), 0);
-    crash_sweep(w);
-    CRASH_TRY(crash_clean(w));
-    CRASH_TRY(crash_books(w, &missing));
-    CRASH_EQUAL(missing, 0);
-    return 0;
+    return crash_end_of_victim(w, w->kind, 0);
 }
 
 /* A consumer that is about to sleep again is woken by the next one. */
@@ -120,7 +88,7 @@ static int check_wakes(struct crash_world *w, struct crash_sender *s)
 static int check_killed(struct step_child *child, size_t k, void *user)
 {
     struct crash_world *w = user;
-    struct crash_sender *s = w->exclusive ? &w->next : &w->other;
+    struct crash_sender *s = crash_test_sender(w);
     struct shr_account account;
     (void)child;
     (void)k;
@@ -130,7 +98,7 @@ static int check_killed(struct step_child *child, size_t k, void *user)
     if (w->exclusive)
         CRASH_EQUAL(crash_join(w, s, CRASH_SUCCESSOR), 0);
     CRASH_TRY(check_wakes(w, s));
-    CRASH_TRY(crash_go_on(w, s, CRASH_INLINE, 2 * w->map.geo.cell_cnt + 1));
+    CRASH_TRY(crash_go_on(w, s, CRASH_INLINE, crash_laps(w, 2)));
     CRASH_EQUAL(crash_leave(&w->next), 0);
     return check_end(w);
 }
@@ -138,16 +106,12 @@ static int check_killed(struct step_child *child, size_t k, void *user)
 static int check_stopped(struct step_child *child, size_t k, void *user)
 {
     struct crash_world *w = user;
-    struct shr_account account;
-    int status;
     (void)k;
     CRASH_TRY(crash_drain(w));
     if (!w->exclusive)
         CRASH_TRY(crash_beside(w, &w->other, CRASH_INLINE, crash_stop_events()));
-    CRASH_EQUAL(step_resume(child), 0);
-    CRASH_EQUAL(step_wait(child, &status), 0);
-    CRASH_EQUAL(status, 0);
-    CRASH_TRY(crash_settle(w, w->kind, &account));
+    CRASH_TRY(crash_let_end(child));
+    CRASH_TRY(crash_settle(w, w->kind, NULL));
     CRASH_EQUAL(w->ledger->sent[CRASH_VICTIM], events_of(w, true) + 1);
     CRASH_TRY(crash_drain(w));
     CRASH_EQUAL(w->ledger->ended[CRASH_VICTIM][events_of(w, true) + 1], 1);
@@ -156,16 +120,10 @@ static int check_stopped(struct step_child *child, size_t k, void *user)
 
 static void run(struct crash_world *w, struct step_scenario *s)
 {
-    for (int mode = 0; mode < 2; mode++) {
-        const char *policy = support_policy_text[w->policy];
-        const char *text = mode == 0 ? "shared" : "exclusive";
-        w->exclusive = mode == 1;
-        w->kind = what(w) == FOR_BLOCK ? CRASH_BIG : CRASH_INLINE;
-        crash_run(s, STEP_KILL, check_killed, "killed %s, %s, %s", what_text[w->state], policy,
-                  text);
-        crash_run(s, STEP_STOP, check_stopped, "stopped %s, %s, %s", what_text[w->state], policy,
-                  text);
-    }
+    const char *text = what_text[w->state];
+    w->kind = what(w) == FOR_BLOCK ? CRASH_BIG : CRASH_INLINE;
+    crash_run(s, STEP_KILL, check_killed, "killed %s, %s", text, crash_bus_text(w));
+    crash_run(s, STEP_STOP, check_stopped, "stopped %s, %s", text, crash_bus_text(w));
 }
 
 int main(void)
@@ -173,17 +131,17 @@ int main(void)
     static struct crash_world w = {.slab_bytes = 2 * SHR_CHUNK_BYTES, .max_event = SHR_CHUNK_BYTES};
     struct step_scenario s = {.setup = setup,
                               .prepare = prepare,
-                              .region = region,
-                              .finish = finish,
+                              .region = crash_victim_publishes,
+                              .finish = crash_victim_leaves,
                               .unblock = unblock,
-                              .teardown = teardown,
+                              .teardown = crash_teardown,
                               .same = crash_same,
                               .user = &w};
     crash_begin();
     for (w.state = FOR_SPACE; w.state <= TO_WAKE; w.state++) {
-        for (int policy = 0; policy < 3; policy++) {
-            w.policy = (enum geb_policy)policy;
-            if (what(&w) == TO_WAKE || policy == GEB_BLOCK)
+        for (uint32_t bus = 0; bus < CRASH_BUSES; bus++) {
+            crash_choose_bus(&w, bus);
+            if (what(&w) == TO_WAKE || w.policy == GEB_BLOCK)
                 run(&w, &s);
         }
     }

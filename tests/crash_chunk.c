@@ -20,7 +20,7 @@
 
 CRASH_CLOCK_GETTIME
 
-/* Who died reclaiming keeps others from it for 2 ms. */
+/* Who died reclaiming keeps others from it for 2 ms: the test's clock goes this far ahead. */
 #define HOLD_OFF_NS UINT64_C(10000000)
 
 enum way { WAY_FIRST, WAY_CLASS, WAY_TRIM, WAY_RUNS, WAY_ORPHAN, WAY_RECALL };
@@ -64,7 +64,7 @@ static int return_hogs(struct crash_world *w)
     return 0;
 }
 
-/* A dead one in the last slot: the victim's is held until it is dead. */
+/* A dead one in the last slot: `next` keeps it out of the one that the victim will get. */
 static int let_last_die(struct crash_world *w)
 {
     int rc = w->exclusive ? 0 : crash_join(w, &w->next, CRASH_SUCCESSOR);
@@ -122,45 +122,16 @@ static int prepare(void *user)
     return rc;
 }
 
-static int region(void *user)
-{
-    struct crash_world *w = user;
-    return crash_publish_now(&w->victim, w->kind);
-}
-
-static int finish(void *user)
-{
-    struct crash_world *w = user;
-    return crash_leave(&w->victim);
-}
-
-static void teardown(void *user)
-{
-    crash_destroy(user);
-}
-
 static int check_end(struct crash_world *w)
 {
-    uint64_t missing;
     CRASH_TRY(return_hogs(w));
     CRASH_TRY(crash_drain(w));
-    crash_sweep(w);
-    CRASH_TRY(crash_blocks_free(w));
-    CRASH_TRY(crash_join_again(w, CRASH_LATE, w->kind));
-    if (!w->exclusive)
-        CRASH_TRY(crash_go_on(w, &w->other, CRASH_SLAB, 2 * w->map.geo.cell_cnt + 1));
-    CRASH_EQUAL(crash_leave(&w->other), 0);
-    crash_sweep(w);
-    CRASH_TRY(crash_clean(w));
-    CRASH_TRY(crash_books(w, &missing));
-    CRASH_EQUAL(missing, 0);
-    return 0;
+    return crash_end_of_victim(w, CRASH_SLAB, 0);
 }
 
 static int check_killed(struct step_child *child, size_t k, void *user)
 {
     struct crash_world *w = user;
-    struct crash_sender *s = w->exclusive ? &w->next : &w->other;
     struct shr_account account;
     (void)child;
     (void)k;
@@ -175,7 +146,7 @@ static int check_killed(struct step_child *child, size_t k, void *user)
         CRASH_TRY(crash_drain(w));
         CRASH_EQUAL(crash_send(w, &w->next, w->kind), 0);
     }
-    CRASH_TRY(crash_go_on(w, s, CRASH_INLINE, 2 * w->map.geo.cell_cnt + 1));
+    CRASH_TRY(crash_go_on(w, crash_test_sender(w), CRASH_INLINE, crash_laps(w, 2)));
     CRASH_EQUAL(crash_leave(&w->next), 0);
     return check_end(w);
 }
@@ -183,7 +154,6 @@ static int check_killed(struct step_child *child, size_t k, void *user)
 static int check_stopped(struct step_child *child, size_t k, void *user)
 {
     struct crash_world *w = user;
-    struct shr_account account;
     int status;
     (void)k;
     if (!w->exclusive) {
@@ -197,7 +167,7 @@ static int check_stopped(struct step_child *child, size_t k, void *user)
     bool published = status == 0;
     CRASH_CHECK(published ||
                 (way(w) >= WAY_ORPHAN && WIFEXITED(status) && WEXITSTATUS(status) == ENOBUFS));
-    CRASH_TRY(crash_settle(w, w->kind, &account));
+    CRASH_TRY(crash_settle(w, w->kind, NULL));
     CRASH_EQUAL(w->ledger->sent[CRASH_VICTIM], published);
     CRASH_TRY(crash_drain(w));
     CRASH_EQUAL(w->ledger->ended[CRASH_VICTIM][1], published);
@@ -208,22 +178,18 @@ static int check_stopped(struct step_child *child, size_t k, void *user)
  * way is stopped in under one policy: the policy matters only when there is no memory. */
 static void run(struct crash_world *w, struct step_scenario *s)
 {
-    for (uint32_t policy = 0; policy < 3; policy++) {
-        w->policy = (enum geb_policy)policy;
-        for (uint32_t mode = 0; mode < 2; mode++) {
-            const char *text = mode == 0 ? "shared" : "exclusive";
-            bool slow = way(w) >= WAY_ORPHAN;
-            uint32_t chosen = slow ? GEB_RETURN_ERROR : (w->state + mode) % 3;
-            w->exclusive = mode == 1;
-            w->variant = policy == 1;
-            if ((w->exclusive && way(w) == WAY_RECALL) || (policy != chosen && crash_quick()))
-                continue;
-            crash_run(s, STEP_KILL, check_killed, "killed in %s, %s, %s", way_text[w->state],
-                      support_policy_text[policy], text);
-            if (policy == chosen)
-                crash_run(s, STEP_STOP, check_stopped, "stopped in %s, %s, %s", way_text[w->state],
-                          support_policy_text[policy], text);
-        }
+    for (uint32_t bus = 0; bus < CRASH_BUSES; bus++) {
+        crash_choose_bus(w, bus);
+        bool slow = way(w) >= WAY_ORPHAN;
+        bool chosen = w->policy == (slow ? GEB_RETURN_ERROR : (w->state + w->exclusive) % 3);
+        w->variant = w->policy == GEB_BLOCK;
+        if ((w->exclusive && way(w) == WAY_RECALL) || (!chosen && crash_quick()))
+            continue;
+        crash_run(s, STEP_KILL, check_killed, "killed in %s, %s", way_text[w->state],
+                  crash_bus_text(w));
+        if (chosen)
+            crash_run(s, STEP_STOP, check_stopped, "stopped in %s, %s", way_text[w->state],
+                      crash_bus_text(w));
     }
 }
 
@@ -233,9 +199,9 @@ int main(void)
         .producers = 3, .slab_bytes = 4 * SHR_CHUNK_BYTES, .max_event = 2 * SHR_CHUNK_BYTES};
     struct step_scenario s = {.setup = setup,
                               .prepare = prepare,
-                              .region = region,
-                              .finish = finish,
-                              .teardown = teardown,
+                              .region = crash_victim_publishes,
+                              .finish = crash_victim_leaves,
+                              .teardown = crash_teardown,
                               .same = crash_same,
                               .skip_private = true,
                               .user = &w};

@@ -44,7 +44,7 @@ static int setup(void *user)
     struct crash_world *w = user;
     int rc = crash_death_setup(w);
     if (rc == 0 && way(w) != WAY_ON)
-        rc = crash_leave(crash_death_sender(w));
+        rc = crash_leave(crash_test_sender(w));
     if (rc == 0 && way(w) <= WAY_NAMED) {
         shr_segment_detach(&w->map);
         rc = geb_remove(w->name);
@@ -164,10 +164,10 @@ static int check_use(struct crash_world *w, bool exists)
     if (!exists)
         CRASH_EQUAL(crash_on(w, "events"), 0);
     CRASH_EQUAL(crash_on(w, "fresh"), 0);
-    struct crash_sender *s = crash_death_sender(w);
+    struct crash_sender *s = crash_test_sender(w);
     if (s->p == NULL)
         CRASH_EQUAL(crash_join(w, s, CRASH_SUCCESSOR), 0);
-    CRASH_TRY(crash_go_on(w, s, CRASH_SLAB, 2 * w->map.geo.cell_cnt + 1));
+    CRASH_TRY(crash_go_on(w, s, CRASH_SLAB, crash_laps(w, 2)));
     CRASH_TRY(crash_death_note(w, &death));
     return crash_death_end(w, &death);
 }
@@ -202,7 +202,7 @@ int main(void)
                               .prepare = prepare,
                               .region = region,
                               .finish = finish,
-                              .teardown = crash_death_teardown,
+                              .teardown = crash_teardown,
                               .same = same,
                               .user = &w};
     crash_begin();

@@ -24,18 +24,17 @@ static int leave_uncounted(struct crash_world *w, struct crash_sender *s)
     return rc;
 }
 
-static int leave_claim(struct crash_sender *s, bool exact)
+void crash_half_claim(struct crash_sender *s, bool exact)
 {
     struct shr_hot *hot = s->p->map.hot;
     shr_store_relaxed(&s->p->writer.peer->busy, shr_load_relaxed(&hot->head) << 1);
     uint64_t pos = shr_fetch_add_acq_rel(&hot->head, 1);
     if (exact)
         shr_store_relaxed(&s->p->writer.peer->busy, pos << 1 | SHR_BUSY_EXACT);
-    return 0;
 }
 
-/* Took the oldest event, which is in a block, and did not free that. */
-static int leave_hand(struct crash_sender *s)
+/* As shr_drop goes about it. */
+int crash_half_drop(struct crash_sender *s, bool taken)
 {
     struct shr_taker *k = &s->p->taker;
     uint64_t words[SHR_CELL_WORDS];
@@ -44,7 +43,7 @@ static int leave_hand(struct crash_sender *s)
     shr_store_relaxed(&k->hand->ref, words[SHR_WORD_BODY]);
     shr_store_relaxed(&k->hand->meta, words[SHR_WORD_META]);
     shr_store_release(&k->hand->pos, pos);
-    return shr_take_at(k, pos) ? 0 : -EIO;
+    return !taken || shr_take_at(k, pos) ? 0 : -EIO;
 }
 
 static int die(void *arg)
@@ -62,9 +61,11 @@ static int die(void *arg)
     case CRASH_DEAD_UNCOUNTED:
         return -leave_uncounted(w, &s);
     case CRASH_DEAD_HAND:
-        return -leave_hand(&s);
+        return -crash_half_drop(&s, true);
     default:
-        return w->exclusive ? 0 : -leave_claim(&s, r->how == CRASH_DEAD_CLAIM);
+        if (!w->exclusive)
+            crash_half_claim(&s, r->how == CRASH_DEAD_CLAIM);
+        return 0;
     }
 }
 

@@ -27,11 +27,6 @@ int crash_death_open(struct crash_world *w)
     return rc < 0 ? rc : crash_death_handlers(w);
 }
 
-struct crash_sender *crash_death_sender(struct crash_world *w)
-{
-    return w->exclusive ? &w->next : &w->other;
-}
-
 void crash_death_points(const struct crash_world *w, struct step_scenario *s)
 {
     if (w->policy != GEB_RETURN_ERROR && !w->exclusive)
@@ -46,16 +41,10 @@ int crash_death_setup(void *user)
     struct crash_world *w = user;
     int rc = crash_create(w);
     if (rc == 0)
-        rc = geb_close(w->bus, 0);
-    w->bus = NULL;
+        rc = crash_close(w);
     if (rc == 0 && w->exclusive)
         rc = crash_join(w, &w->next, CRASH_SUCCESSOR);
     return rc;
-}
-
-void crash_death_teardown(void *user)
-{
-    crash_destroy(user);
 }
 
 int crash_death_send(struct crash_world *w, struct crash_sender *s, enum crash_outcome outcome)
@@ -118,20 +107,11 @@ static int sum_all(const struct crash_world *w, struct sum *sum)
     return 0;
 }
 
-static int account_of(struct crash_world *w, struct shr_account *account)
-{
-    uint64_t accepted[4];
-    CRASH_TRY(crash_account(w, account, accepted));
-    for (uint32_t slot = 1; slot <= w->map.geo.producer_cnt; slot++)
-        CRASH_EQUAL(accepted[slot], w->ledger->accepted[slot]);
-    return 0;
-}
-
 int crash_death_note(struct crash_world *w, struct crash_death *death)
 {
     struct shr_account account;
     struct sum sum;
-    CRASH_TRY(account_of(w, &account));
+    CRASH_TRY(crash_account_agrees(w, &account));
     CRASH_TRY(sum_all(w, &sum));
     death->begun = sum.begun;
     death->ended = sum.ended;
@@ -148,7 +128,7 @@ int crash_death_check(struct crash_world *w, const struct crash_death *death)
 {
     struct shr_account account;
     struct sum sum;
-    CRASH_TRY(account_of(w, &account));
+    CRASH_TRY(crash_account_agrees(w, &account));
     CRASH_TRY(sum_all(w, &sum));
     uint64_t lost = account.col[SHR_COL_LOST_IN_CRASH];
     uint64_t begun = sum.begun - death->begun;
@@ -178,11 +158,7 @@ int crash_death_check(struct crash_world *w, const struct crash_death *death)
 int crash_death_end(struct crash_world *w, const struct crash_death *death)
 {
     CRASH_TRY(crash_blocks_free(w));
-    CRASH_TRY(crash_go_on(w, crash_death_sender(w), CRASH_SLAB, 2 * w->map.geo.cell_cnt + 1));
-    CRASH_EQUAL(crash_leave(&w->other), 0);
-    CRASH_EQUAL(crash_leave(&w->next), 0);
-    crash_sweep(w);
-    CRASH_TRY(crash_clean(w));
-    w->other.who = CRASH_OTHER;
+    CRASH_TRY(crash_go_on(w, crash_test_sender(w), CRASH_SLAB, crash_laps(w, 2)));
+    CRASH_TRY(crash_leave_clean(w));
     return crash_death_check(w, death);
 }

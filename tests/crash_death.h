@@ -6,7 +6,7 @@
  *     crash_death_note(w, &death)               account and ledger as it left them
  *     crash_death_open(w); crash_drain(w)       a successor
  *     crash_death_check(w, &death)              every event is in one column, handled once …
- *     crash_death_end(w, s, &death)             … and everything is back
+ *     crash_death_end(w, &death)                … and everything is back
  */
 #ifndef GEB_TESTS_CRASH_DEATH_H
 #define GEB_TESTS_CRASH_DEATH_H
@@ -42,9 +42,6 @@ int crash_death_send(struct crash_world *w, struct crash_sender *s, enum crash_o
 void crash_death_words(const struct crash_world *w, const struct crash_sender *s,
                        uint64_t words[SHR_CELL_WORDS]);
 
-/* Whoever sends: `other`, or under exclusive `next`. */
-struct crash_sender *crash_death_sender(struct crash_world *w);
-
 /* The consumer does the same under return-error as under block, and under exclusive as under
  * shared, for only producers tell them apart. So there the ci form kills or stops it only where
  * something differs. */
@@ -52,7 +49,6 @@ void crash_death_points(const struct crash_world *w, struct step_scenario *s);
 
 /* A bus without consumer, nor waiting events, and its sender. */
 int crash_death_setup(void *user);
-void crash_death_teardown(void *user);
 
 /* The consumer is dead: the account closes, and agrees with the ledger about what was sent. */
 int crash_death_note(struct crash_world *w, struct crash_death *death);

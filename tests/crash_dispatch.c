@@ -29,7 +29,7 @@ static int setup(void *user)
     struct crash_world *w = user;
     int rc = crash_death_setup(w);
     for (uint32_t i = 0; rc == 0 && i < CELLS; i++)
-        rc = crash_death_send(w, crash_death_sender(w), outcomes[(i + w->state) % CELLS]);
+        rc = crash_death_send(w, crash_test_sender(w), outcomes[(i + w->state) % CELLS]);
     return rc;
 }
 
@@ -110,38 +110,34 @@ static int check_close(struct step_child *child, size_t k, void *user)
     return 0;
 }
 
-static void run_all(struct crash_world *w, const char *policy)
+static void run_all(struct crash_world *w)
 {
     struct step_scenario dispatch = {.setup = setup,
                                      .prepare = prepare,
                                      .region = region_dispatch,
-                                     .teardown = crash_death_teardown,
+                                     .teardown = crash_teardown,
                                      .user = w};
+    crash_death_points(w, &dispatch);
     struct step_scenario close = dispatch;
     close.prepare = prepare_close;
     close.region = region_close;
-    for (int exclusive = 0; exclusive < 2; exclusive++) {
-        w->exclusive = exclusive != 0;
-        const char *mode = w->exclusive ? "exclusive" : "shared";
-        w->state = 0;
-        crash_death_points(w, &dispatch);
-        crash_death_points(w, &close);
-        crash_run(&dispatch, STEP_KILL, check, "dispatch of mixed outcomes, %s, %s", policy, mode);
-        w->variant = false;
-        crash_run(&close, STEP_KILL, check_close, "close, %s, %s", policy, mode);
-        w->variant = true;
-        w->state = 3; /* the batch is handled before, the rest by geb_close */
-        crash_run(&close, STEP_KILL, check_close, "close that drains, %s, %s", policy, mode);
-    }
+    const char *bus = crash_bus_text(w);
+    w->state = 0;
+    crash_run(&dispatch, STEP_KILL, check, "dispatch of mixed outcomes, %s", bus);
+    w->variant = false;
+    crash_run(&close, STEP_KILL, check_close, "close, %s", bus);
+    w->variant = true;
+    w->state = 3; /* the batch is handled before, the rest by geb_close */
+    crash_run(&close, STEP_KILL, check_close, "close that drains, %s", bus);
 }
 
 int main(void)
 {
     static struct crash_world w = {.slab_bytes = 4 * SHR_CHUNK_BYTES};
     crash_begin();
-    for (int policy = 0; policy < 3; policy++) {
-        w.policy = (enum geb_policy)policy;
-        run_all(&w, support_policy_text[policy]);
+    for (uint32_t bus = 0; bus < CRASH_BUSES; bus++) {
+        crash_choose_bus(&w, bus);
+        run_all(&w);
     }
     return crash_report("crash_dispatch");
 }

@@ -57,24 +57,13 @@ static int prepare(void *user)
 {
     struct crash_world *w = user;
     uint32_t cnt = w->kind == CRASH_BIG ? 2 : w->exclusive ? 4 : 1;
-    int rc = crash_join(w, &w->victim, CRASH_VICTIM);
-    for (uint32_t i = 0; rc == 0 && i < cnt; i++)
-        rc = crash_send(w, &w->victim, w->kind);
-    if (rc == 0)
-        crash_compose(w, &w->victim, new_kind(w));
-    crash_steady_clock();
-    return rc;
+    return crash_prepare_sender(w, &w->victim, CRASH_VICTIM, cnt, new_kind(w));
 }
 
 static int region(void *user)
 {
     struct crash_world *w = user;
     return crash_publish_now(&w->victim, new_kind(w));
-}
-
-static void teardown(void *user)
-{
-    crash_destroy(user);
 }
 
 /* What the victim sent, in the order of the ring, is behind what the other sent before. */
@@ -113,8 +102,7 @@ static int check_missing(const struct crash_world *w, uint32_t *cells, uint64_t 
 
 static int others_go_on(struct crash_world *w, enum crash_kind kind)
 {
-    struct crash_sender *s = w->exclusive ? &w->next : &w->other;
-    return crash_go_on(w, s, kind, w->map.geo.cell_cnt + 1);
+    return crash_go_on(w, crash_test_sender(w), kind, crash_laps(w, 1));
 }
 
 static int check(struct step_child *child, size_t k, void *user)
@@ -150,18 +138,18 @@ static int check(struct step_child *child, size_t k, void *user)
     CRASH_TRY(others_go_on(w, CRASH_SLAB));
     CRASH_EQUAL(crash_leave(&w->next), 0);
     CRASH_TRY(crash_join_again(w, CRASH_LATE, new_kind(w)));
-    CRASH_EQUAL(crash_leave(&w->other), 0);
-    crash_sweep(w);
-    CRASH_TRY(crash_clean(w));
-    CRASH_TRY(crash_books(w, &missing));
+    CRASH_TRY(crash_end(w, &missing));
     CRASH_EQUAL(missing, events);
     return 0;
 }
 
 static void run(struct crash_world *w, enum crash_kind old, enum crash_kind fresh)
 {
-    struct step_scenario s = {
-        .setup = setup, .prepare = prepare, .region = region, .teardown = teardown, .user = w};
+    struct step_scenario s = {.setup = setup,
+                              .prepare = prepare,
+                              .region = region,
+                              .teardown = crash_teardown,
+                              .user = w};
     const char *const modes[] = {"shared", "shared, others drop", "exclusive"};
     w->policy = GEB_DROP_OLDEST;
     w->max_event = SHR_CHUNK_BYTES;

@@ -28,44 +28,11 @@ static uint32_t deaths;
 static uint32_t deaths_blind; /* that had claimed and not yet said so */
 static uint32_t most_quarantined;
 
-static int setup(void *user)
-{
-    return crash_create(user);
-}
-
 /* Both the victim and those who die own a chunk already. */
-static int join_and_compose(struct crash_world *w, struct crash_sender *s, uint32_t who)
-{
-    int rc = crash_join(w, s, who);
-    if (rc == 0)
-        rc = crash_send(w, s, w->kind);
-    if (rc == 0)
-        crash_compose(w, s, w->kind);
-    crash_steady_clock();
-    return rc;
-}
-
 static int prepare(void *user)
 {
     struct crash_world *w = user;
-    return join_and_compose(w, &w->victim, CRASH_VICTIM);
-}
-
-static int region(void *user)
-{
-    struct crash_world *w = user;
-    return crash_publish_now(&w->victim, w->kind);
-}
-
-static int finish(void *user)
-{
-    struct crash_world *w = user;
-    return crash_leave(&w->victim);
-}
-
-static void teardown(void *user)
-{
-    crash_destroy(user);
+    return crash_prepare_sender(w, &w->victim, CRASH_VICTIM, 1, w->kind);
 }
 
 /* ---- those who die --------------------------------------------------------------------------- */
@@ -73,7 +40,7 @@ static void teardown(void *user)
 static int dying_prepare(void *user)
 {
     struct crash_world *w = user;
-    return join_and_compose(w, &w->next, CRASH_LATE);
+    return crash_prepare_sender(w, &w->next, CRASH_LATE, 1, w->kind);
 }
 
 static int dying_region(void *user)
@@ -82,12 +49,14 @@ static int dying_region(void *user)
     return crash_publish_now(&w->next, w->kind);
 }
 
+static struct step_scenario dying = {
+    .name = "death", .prepare = dying_prepare, .region = dying_region};
+
 /* Notes whether the last call of the dead was accepted. */
 static int settle_dead(struct crash_world *w)
 {
-    struct shr_account account;
     uint64_t accepted[4];
-    CRASH_TRY(crash_account(w, &account, accepted));
+    CRASH_TRY(crash_account(w, NULL, accepted));
     uint64_t more = accepted[DEAD_SLOT] - w->ledger->accepted[DEAD_SLOT];
     CRASH_CHECK(more <= 1);
     w->ledger->accepted[DEAD_SLOT] += more;
@@ -97,10 +66,8 @@ static int settle_dead(struct crash_world *w)
 
 static int let_one_die(struct crash_world *w)
 {
-    struct step_scenario s = {
-        .name = "death", .prepare = dying_prepare, .region = dying_region, .user = w};
     struct step_child child;
-    CRASH_EQUAL(step_start(&child, &s), 0);
+    CRASH_EQUAL(step_start(&child, &dying), 0);
     uint64_t head = shr_load_acquire(&w->map.hot->head);
     int rc = step_reach(&child, &way, next_death++ % way.count);
     step_kill(&child);
@@ -155,7 +122,7 @@ static int check_pinned(struct crash_world *w)
 {
     /* Claims that nobody waited for are revoked, returned by the sweep, cleared a lap later. */
     for (int laps = 0; laps < 2; laps++) {
-        CRASH_TRY(crash_go_on(w, &w->other, w->kind, w->map.geo.cell_cnt + 1));
+        CRASH_TRY(crash_go_on(w, &w->other, w->kind, crash_laps(w, 1)));
         crash_sweep(w);
     }
     CRASH_EQUAL(shr_load32_acquire(&w->map.peers[DEAD_SLOT].state), SHR_PEER_FREE);
@@ -166,9 +133,7 @@ static int check_pinned(struct crash_world *w)
 static int check(struct step_child *child, size_t k, void *user)
 {
     struct crash_world *w = user;
-    struct shr_account account;
     uint64_t missing;
-    int status;
     bool many = k % MANY_EVERY == 0 && !crash_quick();
     for (uint32_t i = 0; i < (many ? DEATHS_MANY : DEATHS_FEW); i++) {
         CRASH_TRY(let_one_die(w));
@@ -180,19 +145,14 @@ static int check(struct step_child *child, size_t k, void *user)
             CRASH_TRY(crash_send_and_poll(w, &w->other, CRASH_INLINE));
     }
     CRASH_TRY(check_pinned(w));
-    CRASH_EQUAL(step_resume(child), 0);
-    CRASH_EQUAL(step_wait(child, &status), 0);
-    CRASH_EQUAL(status, 0);
-    CRASH_TRY(crash_settle(w, w->kind, &account));
+    CRASH_TRY(crash_let_end(child));
+    CRASH_TRY(crash_settle(w, w->kind, NULL));
     CRASH_TRY(crash_drain(w));
     CRASH_EQUAL(w->ledger->sent[CRASH_VICTIM], 2);
     CRASH_EQUAL(w->ledger->ended[CRASH_VICTIM][2], 1);
     crash_sweep(w);
-    CRASH_TRY(crash_go_on(w, &w->other, w->kind, 2 * w->map.geo.cell_cnt + 1));
-    CRASH_EQUAL(crash_leave(&w->other), 0);
-    crash_sweep(w);
-    CRASH_TRY(crash_clean(w));
-    CRASH_TRY(crash_books(w, &missing));
+    CRASH_TRY(crash_go_on(w, &w->other, w->kind, crash_laps(w, 2)));
+    CRASH_TRY(crash_end(w, &missing));
     CRASH_EQUAL(missing, 0);
     return 0;
 }
@@ -200,10 +160,9 @@ static int check(struct step_child *child, size_t k, void *user)
 /* Learns the way of those who will die. */
 static int learn(struct crash_world *w)
 {
-    struct step_scenario s = {
-        .name = "death", .prepare = dying_prepare, .region = dying_region, .user = w};
+    dying.user = w;
     CRASH_EQUAL(crash_create(w), 0);
-    CRASH_EQUAL(step_walk(&s, &way), 0);
+    CRASH_EQUAL(step_walk(&dying, &way), 0);
     CRASH_CHECK(!way.varies);
     crash_sweep(w);
     CRASH_EQUAL(crash_destroy(w), 0);
@@ -214,11 +173,11 @@ int main(void)
 {
     static struct crash_world w = {
         .capacity = 16, .producers = 3, .slab_bytes = 6 * SHR_CHUNK_BYTES};
-    struct step_scenario s = {.setup = setup,
+    struct step_scenario s = {.setup = crash_setup,
                               .prepare = prepare,
-                              .region = region,
-                              .finish = finish,
-                              .teardown = teardown,
+                              .region = crash_victim_publishes,
+                              .finish = crash_victim_leaves,
+                              .teardown = crash_teardown,
                               .user = &w};
     const enum crash_kind kinds[] = {CRASH_INLINE, CRASH_SLAB};
     crash_begin();

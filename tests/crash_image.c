@@ -4,8 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Everything before the payloads.
- */
+/* Everything before the payloads. */
 static size_t image_bytes(const struct shr_map *map)
 {
     return (size_t)(map->slabs - map->base);

@@ -71,29 +71,9 @@ static int finish(void *user)
     return rc == 0 ? geb_leave(s->p) : rc;
 }
 
-static void teardown(void *user)
-{
-    crash_destroy(user);
-}
-
 static enum crash_kind kind_of_others(const struct crash_world *w)
 {
     return w->kind == CRASH_LONG ? CRASH_INLINE : CRASH_SLAB;
-}
-
-/* Everybody has gone, and all is back. */
-static int check_end(struct crash_world *w)
-{
-    uint64_t missing;
-    CRASH_TRY(crash_join_again(w, CRASH_LATE, w->kind));
-    if (!w->exclusive)
-        CRASH_TRY(crash_go_on(w, &w->other, kind_of_others(w), 2 * w->map.geo.cell_cnt + 1));
-    CRASH_EQUAL(crash_leave(&w->other), 0);
-    crash_sweep(w);
-    CRASH_TRY(crash_clean(w));
-    CRASH_TRY(crash_books(w, &missing));
-    CRASH_EQUAL(missing, dead(w) == CRASH_DEAD_HAND);
-    return 0;
 }
 
 static int check_killed(struct step_child *child, size_t k, void *user)
@@ -116,10 +96,8 @@ static int check_killed(struct step_child *child, size_t k, void *user)
     crash_sweep(w);
     CRASH_TRY(crash_drain(w));
     if (!w->exclusive)
-        CRASH_TRY(crash_go_on(w, &w->other, kind_of_others(w), 2 * w->map.geo.cell_cnt + 1));
-    crash_sweep(w);
-    CRASH_TRY(crash_blocks_free(w));
-    return check_end(w);
+        CRASH_TRY(crash_go_on(w, &w->other, kind_of_others(w), crash_laps(w, 2)));
+    return crash_end_of_victim(w, kind_of_others(w), dead(w) == CRASH_DEAD_HAND);
 }
 
 /* Somebody else wants the slot, while the child may have it. */
@@ -138,33 +116,25 @@ static int check_rival(struct crash_world *w)
 static int check_stopped(struct step_child *child, size_t k, void *user)
 {
     struct crash_world *w = user;
-    struct shr_account account;
     uint32_t sent = w->ledger->sent[CRASH_VICTIM];
-    int status;
     (void)k;
     CRASH_TRY(check_rival(w));
     if (!w->exclusive)
         CRASH_TRY(crash_beside(w, &w->other, kind_of_others(w), crash_stop_events()));
-    CRASH_EQUAL(step_resume(child), 0);
-    CRASH_EQUAL(step_wait(child, &status), 0);
-    CRASH_EQUAL(status, 0);
-    CRASH_TRY(crash_settle(w, CRASH_INLINE, &account));
+    CRASH_TRY(crash_let_end(child));
+    CRASH_TRY(crash_settle(w, CRASH_INLINE, NULL));
     CRASH_EQUAL(w->ledger->sent[CRASH_VICTIM], sent + !leaves);
     CRASH_TRY(crash_drain(w));
     CRASH_EQUAL(w->ledger->ended[CRASH_VICTIM][w->ledger->sent[CRASH_VICTIM]], sent + !leaves != 0);
-    crash_sweep(w);
-    CRASH_TRY(crash_blocks_free(w));
-    return check_end(w);
+    return crash_end_of_victim(w, kind_of_others(w), dead(w) == CRASH_DEAD_HAND);
 }
 
 static void run(struct crash_world *w, struct step_scenario *s, const char *what, bool stop_too)
 {
-    const char *policy = support_policy_text[w->policy];
-    const char *mode = w->exclusive ? "exclusive" : "shared";
-    crash_run(s, STEP_KILL, check_killed, "killed in %s, %s, %s%s", what, policy, mode,
+    crash_run(s, STEP_KILL, check_killed, "killed in %s, %s%s", what, crash_bus_text(w),
               w->variant ? ", swept first" : "");
     if (stop_too)
-        crash_run(s, STEP_STOP, check_stopped, "stopped in %s, %s, %s", what, policy, mode);
+        crash_run(s, STEP_STOP, check_stopped, "stopped in %s, %s", what, crash_bus_text(w));
 }
 
 /* geb_join is thousands of instructions, of which few depend on the policy: each kind of dead one
@@ -204,13 +174,10 @@ static void run_leave(struct crash_world *w, struct step_scenario *s)
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
         w->kind = kinds[i];
         snprintf(what, sizeof(what), "leave, %s", crash_kind_text[w->kind]);
-        for (int policy = 0; policy < 3; policy++) {
-            w->policy = (enum geb_policy)policy;
-            w->variant = policy == 1;
-            for (int mode = 0; mode < 2; mode++) {
-                w->exclusive = mode == 1;
-                run(w, s, what, policy == (int)(i + (size_t)mode) % 3);
-            }
+        for (uint32_t bus = 0; bus < CRASH_BUSES; bus++) {
+            crash_choose_bus(w, bus);
+            w->variant = w->policy == GEB_BLOCK;
+            run(w, s, what, w->policy == (i + w->exclusive) % 3);
         }
     }
 }
@@ -222,7 +189,7 @@ int main(void)
                               .prepare = prepare,
                               .region = region,
                               .finish = finish,
-                              .teardown = teardown,
+                              .teardown = crash_teardown,
                               .same = crash_same,
                               .skip_private = true,
                               .user = &w};

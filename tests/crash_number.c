@@ -85,7 +85,6 @@ static int region(void *user)
 static int check(struct step_child *child, size_t k, void *user)
 {
     struct crash_world *w = user;
-    int status;
     (void)k;
     if (w->state == IN_HAND) {
         shr_finish(&w->bus->consumer, &item, SHR_COL_DELIVERED);
@@ -96,9 +95,7 @@ static int check(struct step_child *child, size_t k, void *user)
         for (uint32_t i = 0; i < w->map.geo.cell_cnt; i++)
             CRASH_TRY(crash_send_and_poll(w, &w->other, CRASH_INLINE));
     }
-    CRASH_EQUAL(step_resume(child), 0);
-    CRASH_EQUAL(step_wait(child, &status), 0);
-    CRASH_EQUAL(status, 0);
+    CRASH_TRY(crash_let_end(child));
     CRASH_EQUAL(result->rc, 0);
     CRASH_EQUAL(result->number, w->ledger->accepted[SLOT]);
     CRASH_CHECK(result->accepted[SLOT] <= w->ledger->accepted[SLOT]);

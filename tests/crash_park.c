@@ -70,7 +70,7 @@ static void unblock(void *user)
     if (sent || shr_load32_acquire(&w->map.peers[0].waiting) != SHR_WAIT_EVENTS)
         return;
     sent = true;
-    crash_death_send(w, crash_death_sender(w), CRASH_HANDLED);
+    crash_death_send(w, crash_test_sender(w), CRASH_HANDLED);
 }
 
 static int go_on(struct crash_world *w)
@@ -93,12 +93,9 @@ static int check(struct step_child *child, size_t k, void *user)
 static int check_event(struct step_child *child, size_t k, void *user)
 {
     struct crash_world *w = user;
-    int status;
     (void)k;
-    CRASH_EQUAL(crash_death_send(w, crash_death_sender(w), CRASH_HANDLED), 0);
-    CRASH_EQUAL(step_resume(child), 0);
-    CRASH_EQUAL(step_wait(child, &status), 0); /* -ETIMEDOUT: the wake-up was lost */
-    CRASH_EQUAL(status, 0);
+    CRASH_EQUAL(crash_death_send(w, crash_test_sender(w), CRASH_HANDLED), 0);
+    CRASH_TRY(crash_let_end(child)); /* it hangs if the wake-up was lost */
     CRASH_CHECK(shr_load_relaxed(&w->map.tally->sleeps) <= 1);
     CRASH_EQUAL(shr_load_relaxed(&w->map.tally->restarts), 0);
     return go_on(w);
@@ -111,7 +108,7 @@ static int setup_wake(void *user)
     struct crash_world *w = user;
     int rc = crash_death_setup(w);
     for (int i = 0; rc == 0 && i < 4; i++)
-        rc = crash_death_send(w, crash_death_sender(w), CRASH_BLOCK);
+        rc = crash_death_send(w, crash_test_sender(w), CRASH_BLOCK);
     return rc;
 }
 
@@ -164,7 +161,7 @@ static int setup_room(void *user)
     int rc = crash_create(w);
     if (rc == 0)
         rc = crash_death_handlers(w);
-    struct crash_sender *s = crash_death_sender(w);
+    struct crash_sender *s = crash_test_sender(w);
     if (rc == 0 && w->exclusive)
         rc = crash_join(w, s, CRASH_SUCCESSOR);
     for (int i = 0; rc == 0 && i < 4; i++)
@@ -197,12 +194,6 @@ static int region_room(void *user)
     return 0;
 }
 
-static int finish_room(void *user)
-{
-    struct crash_world *w = user;
-    return crash_leave(&w->victim);
-}
-
 static void unblock_room(void *user)
 {
     struct crash_world *w = user;
@@ -216,15 +207,11 @@ static void unblock_room(void *user)
 static int check_room(struct step_child *child, size_t k, void *user)
 {
     struct crash_world *w = user;
-    struct shr_account account;
     struct crash_death death = {0};
-    int status;
     (void)k;
     CRASH_CHECK(geb_dispatch(w->bus, 1) >= 0);
-    CRASH_EQUAL(step_resume(child), 0);
-    CRASH_EQUAL(step_wait(child, &status), 0);
-    CRASH_EQUAL(status, 0);
-    CRASH_TRY(crash_settle(w, CRASH_INLINE, &account));
+    CRASH_TRY(crash_let_end(child));
+    CRASH_TRY(crash_settle(w, CRASH_INLINE, NULL));
     CRASH_EQUAL(w->ledger->sent[CRASH_VICTIM], 1);
     CRASH_TRY(crash_death_note(w, &death));
     CRASH_TRY(crash_drain(w));
@@ -241,7 +228,7 @@ static void run_all(struct crash_world *w)
                                  .region = region,
                                  .finish = finish,
                                  .unblock = unblock,
-                                 .teardown = crash_death_teardown,
+                                 .teardown = crash_teardown,
                                  .user = w};
     crash_death_points(w, &park);
     struct step_scenario wake = park;
@@ -254,28 +241,23 @@ static void run_all(struct crash_world *w)
     room.setup = setup_room;
     room.prepare = prepare_room;
     room.region = region_room;
-    room.finish = finish_room;
+    room.finish = crash_victim_leaves;
     room.unblock = unblock_room;
-    const char *policy = support_policy_text[w->policy];
-    const char *mode = w->exclusive ? "exclusive" : "shared";
-    crash_run(&park, STEP_KILL, check, "park, %s, %s", policy, mode);
-    crash_run(&park, STEP_STOP, check_event, "event while parking, %s, %s", policy, mode);
-    crash_run(&wake, STEP_KILL, check_wake, "wake, %s, %s", policy, mode);
+    const char *bus = crash_bus_text(w);
+    crash_run(&park, STEP_KILL, check, "park, %s", bus);
+    crash_run(&park, STEP_STOP, check_event, "event while parking, %s", bus);
+    crash_run(&wake, STEP_KILL, check_wake, "wake, %s", bus);
     if (w->policy == GEB_BLOCK)
-        crash_run(&room, STEP_STOP, check_room, "room while a producer parks, %s, %s", policy,
-                  mode);
+        crash_run(&room, STEP_STOP, check_room, "room while a producer parks, %s", bus);
 }
 
 int main(void)
 {
     static struct crash_world w = {.slab_bytes = 4 * SHR_CHUNK_BYTES};
     crash_begin();
-    for (int policy = 0; policy < 3; policy++) {
-        for (int exclusive = 0; exclusive < 2; exclusive++) {
-            w.policy = (enum geb_policy)policy;
-            w.exclusive = exclusive != 0;
-            run_all(&w);
-        }
+    for (uint32_t bus = 0; bus < CRASH_BUSES; bus++) {
+        crash_choose_bus(&w, bus);
+        run_all(&w);
     }
     return crash_report("crash_park");
 }

@@ -16,11 +16,6 @@
 
 CRASH_CLOCK_GETTIME
 
-static int setup(void *user)
-{
-    return crash_create(user);
-}
-
 static int prepare(void *user)
 {
     struct crash_world *w = user;
@@ -35,34 +30,16 @@ static int prepare(void *user)
     return rc;
 }
 
-static int region(void *user)
-{
-    struct crash_world *w = user;
-    return crash_publish_now(&w->victim, w->kind);
-}
-
-static void teardown(void *user)
-{
-    crash_destroy(user);
-}
-
 /* A run finds room only when the victim's is back; until then others send in line. */
 static enum crash_kind kind_of_others(const struct crash_world *w)
 {
     return w->kind == CRASH_RUN || w->kind == CRASH_LONG ? CRASH_INLINE : w->kind;
 }
 
-/* More than two laps. */
-static int others_go_on(struct crash_world *w, struct crash_sender *s)
-{
-    return crash_go_on(w, s, kind_of_others(w), 2 * w->map.geo.cell_cnt + 1);
-}
-
 static int check(struct step_child *child, size_t k, void *user)
 {
     struct crash_world *w = user;
     struct shr_account account;
-    uint64_t missing;
     (void)child;
     (void)k;
     CRASH_TRY(crash_settle(w, w->kind, &account));
@@ -77,19 +54,9 @@ static int check(struct step_child *child, size_t k, void *user)
         CRASH_TRY(crash_drain(w));
         CRASH_TRY(crash_send_and_poll(w, &w->next, CRASH_INLINE));
     }
-    CRASH_TRY(others_go_on(w, w->exclusive ? &w->next : &w->other));
+    CRASH_TRY(crash_go_on(w, crash_test_sender(w), kind_of_others(w), crash_laps(w, 2)));
     CRASH_EQUAL(crash_leave(&w->next), 0);
-    crash_sweep(w);
-    CRASH_TRY(crash_blocks_free(w));
-    CRASH_TRY(crash_join_again(w, CRASH_LATE, w->kind));
-    if (!w->exclusive)
-        CRASH_TRY(others_go_on(w, &w->other));
-    CRASH_EQUAL(crash_leave(&w->other), 0);
-    crash_sweep(w);
-    CRASH_TRY(crash_clean(w));
-    CRASH_TRY(crash_books(w, &missing));
-    CRASH_EQUAL(missing, 0);
-    return 0;
+    return crash_end_of_victim(w, kind_of_others(w), 0);
 }
 
 static void run(struct crash_world *w, struct step_scenario *s, enum crash_kind kind)
@@ -115,8 +82,11 @@ int main(void)
 {
     /* A chunk for each of three producers: the dead one's comes back later. */
     static struct crash_world w = {.slab_bytes = 3 * SHR_CHUNK_BYTES};
-    struct step_scenario s = {
-        .setup = setup, .prepare = prepare, .region = region, .teardown = teardown, .user = &w};
+    struct step_scenario s = {.setup = crash_setup,
+                              .prepare = prepare,
+                              .region = crash_victim_publishes,
+                              .teardown = crash_teardown,
+                              .user = &w};
     const enum crash_kind kinds[] = {CRASH_INLINE, CRASH_SHORT,  CRASH_SLAB, CRASH_BATCH3,
                                      CRASH_LOAN,   CRASH_RETURN, CRASH_LONG, CRASH_RUN};
     crash_begin();

@@ -81,8 +81,7 @@ static int setup(struct crash_world *w)
     if (rc == 0 && !w->exclusive)
         rc = publish_before(w, &w->other);
     if (rc == 0)
-        rc = geb_close(w->bus, 0);
-    w->bus = NULL;
+        rc = crash_close(w);
     return rc == 0 ? shr_segment_attach(&writable, w->map.path, true) : rc;
 }
 
@@ -159,8 +158,7 @@ static int collect_revoked(struct crash_world *w, uint32_t events)
         for (uint32_t n = 0; n < events; n++)
             CRASH_TRY(crash_send_and_poll(w, &w->other, CRASH_INLINE));
         CRASH_EQUAL(crash_leave(&w->other), 0);
-        CRASH_EQUAL(geb_close(w->bus, 0), 0);
-        w->bus = NULL;
+        CRASH_EQUAL(crash_close(w), 0);
         CRASH_EQUAL(shr_state_tag(shr_load_relaxed(cell)), SHR_TAG_REVOKED);
         CRASH_TRY(keep_state(w, state[i].k));
     }
@@ -246,9 +244,8 @@ static int all_slots_again(struct crash_world *w)
 
 static int recover(struct crash_world *w, bool joined_first, struct crash_digest end[2])
 {
-    struct shr_account account;
     uint64_t missing;
-    CRASH_TRY(crash_settle(w, w->kind, &account));
+    CRASH_TRY(crash_settle(w, w->kind, NULL));
     if (joined_first)
         CRASH_TRY(all_slots_again(w));
     CRASH_EQUAL(crash_open(w), 0);
@@ -261,13 +258,10 @@ static int recover(struct crash_world *w, bool joined_first, struct crash_digest
     /* A claim that nobody waited for is revoked only now, and then the memory of its producer is
      * due; its cell is returned by a sweep, and cleared a lap later. */
     for (int laps = 0; laps < 2; laps++) {
-        CRASH_TRY(crash_go_on(w, &w->next, CRASH_SLAB, w->map.geo.cell_cnt + 1));
+        CRASH_TRY(crash_go_on(w, &w->next, CRASH_SLAB, crash_laps(w, 1)));
         crash_sweep(w);
     }
-    CRASH_EQUAL(crash_leave(&w->next), 0);
-    crash_sweep(w);
-    CRASH_TRY(crash_clean(w));
-    CRASH_TRY(crash_books(w, &missing));
+    CRASH_TRY(crash_end(w, &missing));
     CRASH_CHECK(operation->drops || missing == 0);
     return 0;
 }
@@ -282,8 +276,7 @@ static int check_state(struct crash_world *w, uint32_t i)
         bool is_whole = n + 1 == left_cnt;
         restore(&left[n], w);
         int rc = recover(w, n % 2 != 0, is_whole ? want : got);
-        CRASH_EQUAL(crash_leave(&w->next) | crash_leave(&w->other) | geb_close(w->bus, 0), 0);
-        w->bus = NULL;
+        CRASH_EQUAL(crash_leave(&w->next) | crash_leave(&w->other) | crash_close(w), 0);
         kills++;
         for (int part = 0; part < 2 && rc == 0 && !is_whole; part++) {
             if (!crash_digest_same(&want[part], &got[part])) {
@@ -315,11 +308,10 @@ static int run_states(struct crash_world *w)
             CRASH_TRY(check_state(w, i));
             states++;
         }
-        printf("recovery by %s of %s, %s, %s: %zu instructions, %zu failed (from %u of %u states; "
+        printf("recovery by %s of %s, %s: %zu instructions, %zu failed (from %u of %u states; "
                "%zu second recoveries)\n",
-               recovery_text[by], operation->text, support_policy_text[w->policy],
-               w->exclusive ? "exclusive" : "shared", instructions, failed, states, state_cnt,
-               kills);
+               recovery_text[by], operation->text, crash_bus_text(w), instructions, failed, states,
+               state_cnt, kills);
         total += instructions;
         total_failed += failed;
     }
@@ -333,7 +325,7 @@ static int run(struct crash_world *w)
     CRASH_EQUAL(setup(w), 0);
     CRASH_TRY(collect_states(w));
     CRASH_TRY(collect_revoked(w, 1));
-    CRASH_TRY(collect_revoked(w, 2 * w->map.geo.cell_cnt + 1));
+    CRASH_TRY(collect_revoked(w, crash_laps(w, 2)));
     CRASH_TRY(run_states(w));
     for (uint32_t i = 0; i < state_cnt; i++)
         crash_image_free(&state[i]);
@@ -348,13 +340,12 @@ int main(void)
     crash_begin();
     for (size_t i = 0; i < sizeof(operations) / sizeof(operations[0]); i++) {
         operation = &operations[i];
-        for (int policy = 0; policy < (operation->drops ? 1 : 3); policy++) {
-            for (int mode = 0; mode < 2; mode++) {
-                w.policy = (enum geb_policy)policy;
-                w.exclusive = mode == 1;
-                if (run(&w) != 0)
-                    return 1;
-            }
+        for (uint32_t bus = 0; bus < CRASH_BUSES; bus++) {
+            crash_choose_bus(&w, bus);
+            if (operation->drops && w.policy != GEB_DROP_OLDEST)
+                continue;
+            if (run(&w) != 0)
+                return 1;
         }
     }
     printf("crash_recover: %zu instructions, %zu failed\n", total, total_failed);

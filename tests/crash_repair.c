@@ -8,8 +8,7 @@
  * A repairer is killed at instructions of its sweeps, with and without the consumer's role; they
  * contain the system calls that ask for locks. A second repair then has nothing left to wait for.
  * A new consumer gets what was committed, account and ledger agree, and after a lap every cell,
- * block, chunk and slot is as new. The quick form has drop-oldest
- * alone. */
+ * block, chunk and slot is as new. The quick form has drop-oldest alone. */
 #include "tests/crash_support.h"
 
 #include <signal.h>
@@ -21,38 +20,20 @@ static const char *const left_text[] = {"claim", "hand"};
 
 /* ---- the dead -------------------------------------------------------------------------------- */
 
-static int die_with_claim(void *user)
+static int die(void *user)
 {
     struct crash_world *w = user;
     struct crash_sender *s = &w->victim;
     struct geb_loan loan;
     SUPPORT_CHECK(crash_join(w, s, CRASH_VICTIM) == 0);
-    SUPPORT_CHECK(crash_send(w, s, CRASH_SLAB) == 0);
-    SUPPORT_CHECK(geb_loan(s->p, CRASH_BLOCK_BYTES, &loan) == 0);
-    shr_a64 *busy = &s->p->writer.peer->busy;
-    shr_store_release(busy, shr_load_relaxed(&s->p->map.hot->head) << 1);
-    uint64_t pos = shr_fetch_add_acq_rel(&s->p->map.hot->head, 1);
-    shr_store_release(busy, pos << 1 | SHR_BUSY_EXACT);
-    kill(getpid(), SIGKILL);
-    return 1;
-}
-
-/* As shr_drop, up to its taking. */
-static int die_with_hand(void *user)
-{
-    struct crash_world *w = user;
-    struct crash_sender *s = &w->victim;
-    uint64_t words[SHR_CELL_WORDS];
-    SUPPORT_CHECK(crash_join(w, s, CRASH_VICTIM) == 0);
-    struct shr_taker *k = &s->p->taker;
-    uint64_t pos = shr_load_acquire(&k->ring.hot->tail);
-    shr_cell_copy(shr_cell_at(&k->ring, pos), words);
-    shr_store_relaxed(&k->hand->ref, words[SHR_WORD_BODY]);
-    shr_store_relaxed(&k->hand->meta, words[SHR_WORD_META]);
-    shr_store_release(&k->hand->pos, pos);
-    SUPPORT_CHECK(shr_take_at(k, pos));
-    kill(getpid(), SIGKILL);
-    return 1;
+    if (w->state == LEFT_HAND) {
+        SUPPORT_CHECK(crash_half_drop(s, true) == 0);
+    } else {
+        SUPPORT_CHECK(crash_send(w, s, CRASH_SLAB) == 0);
+        SUPPORT_CHECK(geb_loan(s->p, CRASH_BLOCK_BYTES, &loan) == 0);
+        crash_half_claim(s, true);
+    }
+    return raise(SIGKILL);
 }
 
 static int setup(void *user)
@@ -61,18 +42,11 @@ static int setup(void *user)
     CRASH_TRY(crash_create(w));
     for (int i = 0; w->state == LEFT_HAND && i < 3; i++)
         CRASH_EQUAL(crash_send(w, &w->other, CRASH_SLAB), 0);
-    int (*die)(void *) = w->state == LEFT_HAND ? die_with_hand : die_with_claim;
     CRASH_EQUAL(support_wait(support_child(die, w)), -SIGKILL);
     if (w->state == LEFT_CLAIM) /* which revokes the claim, since this event waits behind it */
         CRASH_TRY(crash_send_and_poll(w, &w->other, CRASH_INLINE));
-    CRASH_EQUAL(geb_close(w->bus, 0), 0);
-    w->bus = NULL;
+    CRASH_EQUAL(crash_close(w), 0);
     return 0;
-}
-
-static void teardown(void *user)
-{
-    crash_destroy(user);
 }
 
 /* ---- the repairer ---------------------------------------------------------------------------- */
@@ -118,12 +92,9 @@ static int check(struct step_child *child, size_t k, void *user)
     CRASH_EQUAL(crash_open(w), 0);
     CRASH_TRY(crash_drain(w));
     CRASH_TRY(crash_blocks_free(w));
-    CRASH_TRY(crash_go_on(w, &w->other, CRASH_SLAB, w->map.geo.cell_cnt + 1));
+    CRASH_TRY(crash_go_on(w, &w->other, CRASH_SLAB, crash_laps(w, 1)));
     CRASH_TRY(crash_join_again(w, CRASH_LATE, CRASH_SLAB));
-    CRASH_EQUAL(crash_leave(&w->other), 0);
-    crash_sweep(w);
-    CRASH_TRY(crash_clean(w));
-    CRASH_TRY(crash_books(w, &missing));
+    CRASH_TRY(crash_end(w, &missing));
     CRASH_EQUAL(missing, w->state == LEFT_HAND);
     return 0;
 }
@@ -134,7 +105,7 @@ int main(void)
     struct step_scenario s = {.setup = setup,
                               .prepare = prepare,
                               .region = region,
-                              .teardown = teardown,
+                              .teardown = crash_teardown,
                               .user = &w,
                               .same = crash_same};
     crash_begin();

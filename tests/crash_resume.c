@@ -79,12 +79,11 @@ static int setup(void *user)
     enum crash_outcome hand = w->state == LEFT_HALF ? CRASH_MIXED : CRASH_BLOCK;
     const enum crash_outcome outcomes[] = {CRASH_HANDLED, hand, CRASH_HANDLED, hand};
     struct shr_account account;
-    uint64_t accepted[4];
     int rc = crash_death_setup(w);
     if (rc == 0)
-        rc = crash_account(w, &account, accepted);
+        rc = crash_account(w, &account, NULL);
     for (uint32_t i = 0; rc == 0 && i < 4; i++)
-        rc = crash_death_send(w, crash_death_sender(w), outcomes[i]);
+        rc = crash_death_send(w, crash_test_sender(w), outcomes[i]);
     finished = account.col[SHR_COL_DELIVERED] + 1 +
                (w->state == LEFT_FINISHED ? 1
                 : w->state == LEFT_HALF   ? 2
@@ -183,7 +182,7 @@ static int setup_waiting(void *user)
     if (rc == 0)
         rc = crash_death_open(w);
     for (int i = 0; rc == 0 && i < 3; i++)
-        rc = crash_death_send(w, crash_death_sender(w), CRASH_BLOCK);
+        rc = crash_death_send(w, crash_test_sender(w), CRASH_BLOCK);
     return rc == 0 && geb_dispatch(w->bus, 1) != 1 ? -EIO : rc;
 }
 
@@ -238,13 +237,13 @@ static const struct {
     {"standby", prepare_standby, region_standby, false},
 };
 
-static void run_all(struct crash_world *w, const char *policy)
+static void run_all(struct crash_world *w)
 {
     for (size_t i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
         struct step_scenario s = {.setup = setup,
                                   .prepare = ways[i].prepare,
                                   .region = ways[i].region,
-                                  .teardown = crash_death_teardown,
+                                  .teardown = crash_teardown,
                                   .user = w};
         if (ways[i].prepare == prepare_open)
             s.same = crash_same; /* long, and most of it only reads */
@@ -252,30 +251,26 @@ static void run_all(struct crash_world *w, const char *policy)
         for (uint32_t left = 0; left <= LEFT_NONE; left++) {
             w->state = left;
             if (left == LEFT_UNFINISHED || ways[i].all_lefts)
-                crash_run(&s, STEP_KILL, check, "resume (%s) %s, %s, %s", ways[i].name,
-                          left_text[left], policy, w->exclusive ? "exclusive" : "shared");
+                crash_run(&s, STEP_KILL, check, "resume (%s) %s, %s", ways[i].name, left_text[left],
+                          crash_bus_text(w));
         }
     }
     struct step_scenario s = {.setup = setup_waiting,
                               .prepare = prepare_waiting,
                               .region = region_waiting,
-                              .teardown = crash_death_teardown,
+                              .teardown = crash_teardown,
                               .user = w};
     crash_death_points(w, &s);
-    crash_run(&s, STEP_KILL, check_waiting, "standby waiting, %s, %s", policy,
-              w->exclusive ? "exclusive" : "shared");
+    crash_run(&s, STEP_KILL, check_waiting, "standby waiting, %s", crash_bus_text(w));
 }
 
 int main(void)
 {
     static struct crash_world w = {.slab_bytes = 4 * SHR_CHUNK_BYTES};
     crash_begin();
-    for (int policy = 0; policy < 3; policy++) {
-        for (int exclusive = 0; exclusive < 2; exclusive++) {
-            w.policy = (enum geb_policy)policy;
-            w.exclusive = exclusive != 0;
-            run_all(&w, support_policy_text[policy]);
-        }
+    for (uint32_t bus = 0; bus < CRASH_BUSES; bus++) {
+        crash_choose_bus(&w, bus);
+        run_all(&w);
     }
     return crash_report("crash_resume");
 }

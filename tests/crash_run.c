@@ -1,4 +1,5 @@
-/* The crash suites' driver: which points, the totals, and a clock that always goes one way. */
+/* The crash suites' driver: which points, the totals, a clock that always goes one way, and the
+ * parts that many scenarios are made of. */
 #include "tests/crash_support.h"
 
 #include <malloc.h>
@@ -53,6 +54,57 @@ void crash_begin(void)
         printf("skipped: no single-stepping here\n");
         exit(77);
     }
+}
+
+/* ---- parts of a scenario --------------------------------------------------------------------- */
+
+int crash_prepare_sender(struct crash_world *w, struct crash_sender *s, uint32_t who, uint32_t cnt,
+                         enum crash_kind next)
+{
+    int rc = crash_join(w, s, who);
+    for (uint32_t i = 0; rc == 0 && i < cnt; i++)
+        rc = crash_send(w, s, w->kind);
+    if (rc == 0)
+        crash_compose(w, s, next);
+    crash_steady_clock();
+    return rc;
+}
+
+int crash_victim_publishes(void *user)
+{
+    struct crash_world *w = user;
+    return crash_publish_now(&w->victim, w->kind);
+}
+
+int crash_victim_leaves(void *user)
+{
+    struct crash_world *w = user;
+    return crash_leave(&w->victim);
+}
+
+int crash_let_end(struct step_child *child)
+{
+    int status;
+    CRASH_EQUAL(step_resume(child), 0);
+    CRASH_EQUAL(step_wait(child, &status), 0); /* -ETIMEDOUT: it hangs */
+    CRASH_EQUAL(status, 0);
+    return 0;
+}
+
+/* ---- suites ---------------------------------------------------------------------------------- */
+
+void crash_choose_bus(struct crash_world *w, uint32_t bus)
+{
+    w->policy = (enum geb_policy)(bus / 2);
+    w->exclusive = bus % 2 != 0;
+}
+
+const char *crash_bus_text(const struct crash_world *w)
+{
+    static char text[64];
+    snprintf(text, sizeof(text), "%s, %s", support_policy_text[w->policy],
+             w->exclusive ? "exclusive" : "shared");
+    return text;
 }
 
 bool crash_quick(void)

@@ -20,11 +20,6 @@ CRASH_CLOCK_GETTIME
 #define CAPACITY 16u
 #define WAITING  12u /* leaves room for the late event */
 
-static void teardown(void *user)
-{
-    crash_destroy(user);
-}
-
 /* ---- a producer ------------------------------------------------------------------------------ */
 
 static int setup_producer(void *user)
@@ -39,36 +34,14 @@ static int setup_producer(void *user)
 static int prepare_producer(void *user)
 {
     struct crash_world *w = user;
-    int rc = crash_join(w, &w->victim, CRASH_VICTIM);
-    if (rc == 0)
-        rc = crash_send(w, &w->victim, w->kind);
-    if (rc == 0)
-        crash_compose(w, &w->victim, w->kind);
-    crash_steady_clock();
-    return rc;
-}
-
-static int region_producer(void *user)
-{
-    struct crash_world *w = user;
-    return crash_publish_now(&w->victim, w->kind);
-}
-
-static int finish_producer(void *user)
-{
-    struct crash_world *w = user;
-    return crash_leave(&w->victim);
+    return crash_prepare_sender(w, &w->victim, CRASH_VICTIM, 1, w->kind);
 }
 
 /* The call is over: what it publishes is accepted now, if it was not before. */
 static int go_on_to_the_end(struct crash_world *w, struct step_child *child)
 {
-    struct shr_account account;
-    int status;
-    CRASH_EQUAL(step_resume(child), 0);
-    CRASH_EQUAL(step_wait(child, &status), 0);
-    CRASH_EQUAL(status, 0);
-    CRASH_TRY(crash_settle(w, w->kind, &account));
+    CRASH_TRY(crash_let_end(child));
+    CRASH_TRY(crash_settle(w, w->kind, NULL));
     CRASH_EQUAL(w->ledger->sent[CRASH_VICTIM], 2 * crash_events(w->kind));
     return 0;
 }
@@ -95,11 +68,10 @@ static int use_cell_of(struct crash_world *w, uint64_t pos)
 static int check_producer(struct step_child *child, size_t k, void *user)
 {
     struct crash_world *w = user;
-    struct shr_account account;
     uint64_t accepted[4], missing;
     (void)k;
     /* Asked now: a commit that was dropped before its producer counted it shows only later. */
-    CRASH_TRY(crash_account(w, &account, accepted));
+    CRASH_TRY(crash_account(w, NULL, accepted));
     uint64_t claimed = shr_load_acquire(&w->map.hot->head) - 1;
     bool late = accepted[w->victim_slot] == w->ledger->accepted[w->victim_slot];
     uint32_t events = crash_stop_events();
@@ -117,12 +89,9 @@ static int check_producer(struct step_child *child, size_t k, void *user)
                 crash_events(w->kind) == 0);
     crash_sweep(w);
     CRASH_TRY(crash_blocks_free(w));
-    CRASH_TRY(crash_go_on(w, &w->other, kind_of_others(w), 2 * w->map.geo.cell_cnt + 1));
+    CRASH_TRY(crash_go_on(w, &w->other, kind_of_others(w), crash_laps(w, 2)));
     CRASH_TRY(crash_join_again(w, CRASH_LATE, w->kind));
-    CRASH_EQUAL(crash_leave(&w->other), 0);
-    crash_sweep(w);
-    CRASH_TRY(crash_clean(w));
-    CRASH_TRY(crash_books(w, &missing));
+    CRASH_TRY(crash_end(w, &missing));
     CRASH_CHECK(w->variant || missing == 0);
     return 0;
 }
@@ -134,8 +103,7 @@ static int setup_consumer(void *user)
     struct crash_world *w = user;
     int rc = crash_create(w);
     if (rc == 0)
-        rc = geb_close(w->bus, 0);
-    w->bus = NULL;
+        rc = crash_close(w);
     for (uint32_t i = 0; rc == 0 && i < 4; i++)
         rc = crash_send(w, &w->other, w->kind);
     return rc;
@@ -185,24 +153,17 @@ static int publish_beside(struct crash_world *w)
 static int check_consumer(struct step_child *child, size_t k, void *user)
 {
     struct crash_world *w = user;
-    struct shr_account account;
-    uint64_t accepted[4], missing;
-    int status;
+    uint64_t missing;
     (void)k;
-    CRASH_TRY(crash_account(w, &account, accepted));
+    CRASH_TRY(crash_account(w, NULL, NULL));
     CRASH_TRY(publish_beside(w));
-    CRASH_TRY(crash_account(w, &account, accepted));
-    CRASH_EQUAL(step_resume(child), 0);
-    CRASH_EQUAL(step_wait(child, &status), 0);
-    CRASH_EQUAL(status, 0);
+    CRASH_TRY(crash_account(w, NULL, NULL));
+    CRASH_TRY(crash_let_end(child));
     CRASH_EQUAL(crash_open(w), 0);
-    CRASH_TRY(crash_go_on(w, &w->other, w->kind, 2 * w->map.geo.cell_cnt + 1));
+    CRASH_TRY(crash_go_on(w, &w->other, w->kind, crash_laps(w, 2)));
     crash_sweep(w);
     CRASH_TRY(crash_blocks_free(w));
-    CRASH_EQUAL(crash_leave(&w->other), 0);
-    crash_sweep(w);
-    CRASH_TRY(crash_clean(w));
-    CRASH_TRY(crash_books(w, &missing));
+    CRASH_TRY(crash_end(w, &missing));
     CRASH_CHECK(w->policy == GEB_DROP_OLDEST ? missing >= crash_stop_events() - CAPACITY
                                              : missing == 0);
     return 0;
@@ -213,15 +174,15 @@ int main(void)
     static struct crash_world w = {.capacity = CAPACITY, .slab_bytes = 4 * SHR_CHUNK_BYTES};
     struct step_scenario producer = {.setup = setup_producer,
                                      .prepare = prepare_producer,
-                                     .region = region_producer,
-                                     .finish = finish_producer,
-                                     .teardown = teardown,
+                                     .region = crash_victim_publishes,
+                                     .finish = crash_victim_leaves,
+                                     .teardown = crash_teardown,
                                      .user = &w};
     struct step_scenario consumer = {.setup = setup_consumer,
                                      .prepare = prepare_consumer,
                                      .region = region_consumer,
                                      .finish = finish_consumer,
-                                     .teardown = teardown,
+                                     .teardown = crash_teardown,
                                      .user = &w};
     const enum crash_kind kinds[] = {CRASH_INLINE, CRASH_SLAB,   CRASH_BATCH3,
                                      CRASH_LOAN,   CRASH_RETURN, CRASH_LONG};

@@ -15,7 +15,7 @@ unsigned crash_leftovers;
 int crash_fail(const char *file, int line, const char *what, long long value)
 {
     static unsigned messages;
-    if (messages++ < 40)
+    if (messages++ < 100)
         printf("%s:%d: %s %lld\n", file, line, what, value);
     return line;
 }
@@ -136,6 +136,13 @@ int crash_open(struct crash_world *w)
     return rc < 0 ? rc : take_over(w);
 }
 
+int crash_close(struct crash_world *w)
+{
+    int rc = geb_close(w->bus, 0);
+    w->bus = NULL;
+    return rc;
+}
+
 void crash_config(const struct crash_world *w, struct geb_config *config)
 {
     *config = (struct geb_config)GEB_CONFIG_INIT;
@@ -175,7 +182,7 @@ int crash_create(struct crash_world *w)
         rc = shr_segment_attach(&w->map, path, false);
     if (rc == 0)
         rc = crash_join(w, &w->other, 0);
-    for (uint32_t i = 0; rc == 0 && i < w->map.geo.cell_cnt + 1; i++)
+    for (uint32_t i = 0; rc == 0 && i < crash_laps(w, 1); i++)
         rc = crash_send_and_poll(w, &w->other, CRASH_INLINE);
     return rc == 0 && w->exclusive ? crash_leave(&w->other) : rc;
 }
@@ -184,8 +191,7 @@ int crash_create(struct crash_world *w)
 int crash_destroy(struct crash_world *w)
 {
     char path[SHR_PATH_BYTES];
-    int rc = crash_leave(&w->other) | crash_leave(&w->next) | geb_close(w->bus, 0);
-    w->bus = NULL;
+    int rc = crash_leave(&w->other) | crash_leave(&w->next) | crash_close(w);
     shr_segment_detach(&w->map);
     rc |= geb_remove(w->name);
     if (shr_segment_path(w->name, false, path) == 0)
@@ -193,6 +199,16 @@ int crash_destroy(struct crash_world *w)
     if (rc != 0 || support_entries(support_dir()) != 0)
         crash_leftovers++;
     return rc;
+}
+
+int crash_setup(void *user)
+{
+    return crash_create(user);
+}
+
+void crash_teardown(void *user)
+{
+    crash_destroy(user);
 }
 
 /* ---- producers ------------------------------------------------------------------------------- */
@@ -213,6 +229,11 @@ int crash_leave(struct crash_sender *s)
     int rc = geb_leave(s->p);
     s->p = NULL;
     return rc;
+}
+
+struct crash_sender *crash_test_sender(struct crash_world *w)
+{
+    return w->exclusive ? &w->next : &w->other;
 }
 
 void crash_compose(struct crash_world *w, struct crash_sender *s, enum crash_kind kind)
@@ -299,6 +320,11 @@ int crash_send_and_poll(struct crash_world *w, struct crash_sender *s, enum cras
     return 0;
 }
 
+uint32_t crash_laps(const struct crash_world *w, uint32_t cnt)
+{
+    return cnt * w->map.geo.cell_cnt + 1;
+}
+
 int crash_go_on(struct crash_world *w, struct crash_sender *s, enum crash_kind kind, uint32_t cnt)
 {
     for (uint32_t i = 0; i < cnt; i++)
@@ -318,29 +344,6 @@ int crash_beside(struct crash_world *w, struct crash_sender *s, enum crash_kind 
         if (i % 50 == 0)
             crash_sweep(w);
     }
-    return 0;
-}
-
-int crash_join_again(struct crash_world *w, uint32_t who, enum crash_kind kind)
-{
-    struct crash_sender late;
-    CRASH_EQUAL(crash_join(w, &late, who), 0);
-    CRASH_EQUAL(late.p->slot, w->victim_slot);
-    CRASH_TRY(crash_send_and_poll(w, &late, kind));
-    CRASH_TRY(crash_send_and_poll(w, &late, CRASH_INLINE));
-    CRASH_EQUAL(crash_leave(&late), 0);
-    return 0;
-}
-
-int crash_settle(struct crash_world *w, enum crash_kind kind, struct shr_account *account)
-{
-    uint64_t accepted[4];
-    CRASH_TRY(crash_account(w, account, accepted));
-    uint64_t more = accepted[w->victim_slot] - w->ledger->accepted[w->victim_slot];
-    if (more != 0)
-        CRASH_EQUAL(more, crash_events(kind));
-    w->ledger->accepted[w->victim_slot] += more;
-    w->ledger->sent[CRASH_VICTIM] += (uint32_t)more;
     return 0;
 }
 
@@ -364,115 +367,4 @@ void crash_sweep(struct crash_world *w)
 {
     w->bus->swept_ns = 0;
     gebi_housekeep(w->bus, UINT64_MAX / 2);
-}
-
-/* ---- checks ---------------------------------------------------------------------------------- */
-
-int crash_account(struct crash_world *w, struct shr_account *account, uint64_t slot_accepted[4])
-{
-    uint64_t sum = 0;
-    struct shr_slot_account slots[4] = {{0}};
-    CRASH_EQUAL(shr_account(&w->map, account, slots), 0);
-    for (uint32_t slot = 0; slot < 4; slot++)
-        slot_accepted[slot] = slots[slot].accepted;
-    for (uint32_t i = 0; i < SHR_COL_CNT; i++)
-        sum += account->col[i];
-    sum += account->dropped + account->pending;
-    CRASH_EQUAL(account->accepted, sum);
-    return 0;
-}
-
-static int sum_event(const struct crash_ledger *l, uint32_t who, uint32_t seq,
-                     struct crash_sum *sum)
-{
-    bool sent = seq <= l->sent[who];
-    CRASH_CHECK(l->begun[who][seq] <= sent + l->again[who][seq]);
-    CRASH_CHECK(l->ended[who][seq] <= l->begun[who][seq]);
-    sum->again += l->again[who][seq];
-    sum->broken += (uint64_t)(l->begun[who][seq] - l->ended[who][seq]);
-    if (l->ended[who][seq] != 0)
-        sum->handled++;
-    else if (sent && l->silent[who][seq] != 0 && l->ended[who][seq - 1] != 0)
-        sum->unhandled++;
-    else if (sent)
-        sum->missing++;
-    return 0;
-}
-
-int crash_sum(const struct crash_world *w, struct crash_sum *sum)
-{
-    *sum = (struct crash_sum){0};
-    for (uint32_t who = 0; who < CRASH_SENDERS; who++) {
-        for (uint32_t seq = 1; seq < CRASH_SEQS; seq++)
-            CRASH_TRY(sum_event(w->ledger, who, seq, sum));
-    }
-    return 0;
-}
-
-int crash_books(struct crash_world *w, uint64_t *missing)
-{
-    struct shr_account account;
-    struct crash_sum sum;
-    uint64_t accepted[4];
-    CRASH_TRY(crash_account(w, &account, accepted));
-    CRASH_TRY(crash_sum(w, &sum));
-    for (uint32_t slot = 1; slot <= w->map.geo.producer_cnt; slot++)
-        CRASH_EQUAL(accepted[slot], w->ledger->accepted[slot]);
-    CRASH_EQUAL(account.col[SHR_COL_DELIVERED], sum.handled);
-    CRASH_EQUAL(account.col[SHR_COL_UNHANDLED], sum.unhandled);
-    CRASH_EQUAL(account.dropped, sum.missing);
-    CRASH_EQUAL(account.col[SHR_COL_LOST_IN_CRASH], 0);
-    CRASH_EQUAL(account.pending, 0);
-    CRASH_EQUAL(sum.again, 0);
-    CRASH_EQUAL(sum.broken, 0);
-    *missing = sum.missing;
-    return 0;
-}
-
-/* Each cell can take the next event at its place. */
-static int cells_are_clean(const struct crash_world *w)
-{
-    struct shr_ring ring;
-    shr_ring_init(&ring, &w->map);
-    uint64_t end = shr_ring_end(&ring);
-    CRASH_EQUAL(shr_load_acquire(&w->map.hot->tail), end);
-    CRASH_EQUAL(shr_load_acquire(ring.free), end);
-    CRASH_EQUAL(shr_load_acquire(&w->map.hot->head), end);
-    for (uint64_t pos = end; pos < end + ring.cell_cnt; pos++) {
-        uint64_t state = shr_load_acquire(&shr_cell_at(&ring, pos)->state);
-        CRASH_CHECK(shr_state_tag(state) != SHR_TAG_REVOKED);
-        CRASH_CHECK(shr_state_tag(state) != SHR_TAG_RETURNED);
-        CRASH_CHECK(shr_state_usable(state, pos, ring.cell_cnt));
-    }
-    return 0;
-}
-
-int crash_blocks_free(const struct crash_world *w)
-{
-    for (uint32_t i = 0; i < w->map.geo.chunk_cnt; i++) {
-        for (uint32_t block = 0; block < SHR_CHUNK_BLOCKS; block++)
-            CRASH_EQUAL((uint32_t)shr_load_relaxed(&w->map.chunks[i].block[block]), SHR_BLOCK_FREE);
-    }
-    return 0;
-}
-
-int crash_clean(struct crash_world *w)
-{
-    CRASH_TRY(cells_are_clean(w));
-    CRASH_TRY(crash_blocks_free(w));
-    for (uint32_t i = 0; i < w->map.geo.chunk_cnt; i++) {
-        CRASH_EQUAL(shr_load_acquire(&w->map.owners[i]), 0);
-    }
-    for (uint32_t slot = 1; slot <= w->map.geo.producer_cnt; slot++) {
-        const struct shr_peer *peer = &w->map.peers[slot];
-        CRASH_EQUAL(shr_load32_acquire(&peer->state), SHR_PEER_FREE);
-        CRASH_EQUAL(shr_load_acquire(&peer->busy), 0);
-        CRASH_EQUAL(shr_load_acquire(&peer->hand.pos), 0);
-        CRASH_EQUAL(shr_load32_acquire(&peer->waiting), SHR_WAIT_NONE);
-        CRASH_EQUAL(shr_lock_held(&w->map, slot), 0);
-    }
-    CRASH_EQUAL(w->ledger->torn, 0);
-    CRASH_EQUAL(w->ledger->disorder, 0);
-    CRASH_EQUAL(support_entries(support_dir()), 1); /* the bus itself */
-    return 0;
 }

@@ -1,21 +1,26 @@
-/* What the crash suites share: a small bus, a ledger of it outside of its segment, and the checks
- * that must hold after somebody was killed or stopped.
+/* What the crash suites share: a small bus, a ledger of it outside of its segment, the checks that
+ * must hold after somebody was killed or stopped, and the parts that scenarios have in common.
  *
  * Every event says who sent it and its number, and fills its payload with a pattern of both. The
  * handler notes in the ledger, which lies in memory of its own that all processes share, that it
  * began and ended with the event. So what the bus claims can be compared with what really happened.
  *
- *     crash_create(&w);                  bus, consumer, ledger, position beyond one lap
- *     crash_join / crash_send            producers, in the test or in the child
- *     … the child is killed …
- *     crash_account(&w, …)               the account closes
- *     crash_send_and_poll(&w, …)         others go on: polls are counted, not time
- *     crash_sweep(&w), crash_clean(&w)   everything is back
- *     crash_destroy(&w)
+ * A suite hands step.h a scenario, most parts of which are here, and a check of its own:
+ *
+ *     setup      crash_setup              bus, consumer, ledger, positions beyond one lap
+ *     prepare    crash_prepare_sender     the victim joins and composes what it will publish
+ *     region     crash_victim_publishes   … it is killed, or stopped, at each instruction …
+ *     check      crash_settle             the account closes; was its last call accepted?
+ *                crash_go_on              others go on: polls are counted, not time
+ *                crash_let_end            who was stopped goes on, too
+ *                crash_end_of_victim      everything is back, account and ledger agree
+ *     finish     crash_victim_leaves      (who was stopped, or whom nobody disturbed)
+ *     teardown   crash_teardown
  *
  * Time: the takers' clock is a counter, one microsecond a look, so patience is a number of polls.
  *
- * Functions that check return 0, or the line that failed after they printed it.
+ * Functions that check return 0, or the line that failed after they printed it; so what is printed
+ * leads from the condition that did not hold out to the line of the suite.
  */
 #ifndef GEB_TESTS_CRASH_SUPPORT_H
 #define GEB_TESTS_CRASH_SUPPORT_H
@@ -85,8 +90,8 @@ struct crash_world {
     uint32_t producers; /* 0: 2; exclusive: 1 */
     uint32_t slab_bytes;
     uint32_t max_event;
-    bool variant; /* the suite's own */
-    uint32_t state;
+    bool variant;   /* these two mean what */
+    uint32_t state; /* the suite says */
 
     char name[64];
     struct crash_ledger *ledger;
@@ -112,11 +117,11 @@ int crash_fail(const char *file, int line, const char *what, long long value);
         if (a_ != b_)                                                                         \
             return crash_fail(__FILE__, __LINE__, #a " == " #b ", which is off by", a_ - b_); \
     } while (0)
-#define CRASH_TRY(call)   \
-    do {                  \
-        int rc_ = (call); \
-        if (rc_ != 0)     \
-            return rc_;   \
+#define CRASH_TRY(call)                                                             \
+    do {                                                                            \
+        int rc_ = (call);                                                           \
+        if (rc_ != 0)                                                               \
+            return crash_fail(__FILE__, __LINE__, "in " #call ", which said", rc_); \
     } while (0)
 
 /* ---- the bus --------------------------------------------------------------------------------- */
@@ -126,11 +131,17 @@ int crash_fail(const char *file, int line, const char *what, long long value);
 int crash_create(struct crash_world *w);
 int crash_destroy(struct crash_world *w);
 
+/* The same two as setup and teardown of a scenario, whose `user` is the world. */
+int crash_setup(void *user);
+void crash_teardown(void *user);
+
 /* The configuration of that bus. */
 void crash_config(const struct crash_world *w, struct geb_config *config);
 
 /* Opens the bus as its consumer, with the handlers. In the test or in a child. */
 int crash_open(struct crash_world *w);
+/* Closes it, without handling what waits. */
+int crash_close(struct crash_world *w);
 
 /* Gives a topic the handler that "events" has. 0 or what geb said. */
 int crash_on(struct crash_world *w, const char *topic);
@@ -144,6 +155,10 @@ bool crash_begin_event(struct crash_ledger *ledger, const struct geb_event *even
 int crash_join(struct crash_world *w, struct crash_sender *s, uint32_t who);
 int crash_leave(struct crash_sender *s);
 
+/* The test's own, beside the victim: `other`, or under exclusive `next`, which joins only when the
+ * one before it has gone. */
+struct crash_sender *crash_test_sender(struct crash_world *w);
+
 /* Events that a kind commits. */
 uint32_t crash_events(enum crash_kind kind);
 
@@ -154,6 +169,9 @@ int crash_send(struct crash_world *w, struct crash_sender *s, enum crash_kind ki
 void crash_compose(struct crash_world *w, struct crash_sender *s, enum crash_kind kind);
 int crash_publish_now(struct crash_sender *s, enum crash_kind kind);
 
+/* So many events are that many laps of the ring, and one. */
+uint32_t crash_laps(const struct crash_world *w, uint32_t cnt);
+
 /* Sends cnt events, every other one of this kind, with a poll after each. */
 int crash_go_on(struct crash_world *w, struct crash_sender *s, enum crash_kind kind, uint32_t cnt);
 
@@ -161,9 +179,6 @@ int crash_go_on(struct crash_world *w, struct crash_sender *s, enum crash_kind k
 int crash_beside(struct crash_world *w, struct crash_sender *s, enum crash_kind kind, uint32_t cnt);
 /* How many of these: a thousand, but a hundred in the quick form. */
 uint32_t crash_stop_events(void);
-
-/* A new producer takes the victim's slot, finds memory for `kind`, and leaves. */
-int crash_join_again(struct crash_world *w, uint32_t who, enum crash_kind kind);
 
 /* A producer of a child that died and has not been swept, in the slot that the victim will get.
  * Also a block that nobody knows of, unless w->kind is in line. */
@@ -177,9 +192,11 @@ enum crash_dead {
 };
 int crash_let_die(struct crash_world *w, enum crash_dead how);
 
-/* After a kill: the account closes, and the victim's last call was accepted whole or not at all;
- * notes in the ledger which. */
-int crash_settle(struct crash_world *w, enum crash_kind kind, struct shr_account *account);
+/* Halves of a call, for a child that dies behind them: claims a cell, and says which, if `exact`;
+ * drops the oldest event, and does not free its block, or, if not `taken`, has only announced in
+ * its hand what it will drop. */
+void crash_half_claim(struct crash_sender *s, bool exact);
+int crash_half_drop(struct crash_sender *s, bool taken);
 
 /* Sends, polling when there is no room, then polls until the event was handled. Fails when it
  * takes more polls than two patiences are. */
@@ -198,8 +215,16 @@ uint64_t crash_clock(void);
 
 /* ---- checks ---------------------------------------------------------------------------------- */
 
-/* The account closes: accepted = the sum of the columns. */
+/* The account closes: accepted = the sum of the columns. What nobody asks for may be NULL, also in
+ * the two behind it. */
 int crash_account(struct crash_world *w, struct shr_account *account, uint64_t slot_accepted[4]);
+
+/* As crash_account, and it agrees with the ledger about what each slot's calls have sent. */
+int crash_account_agrees(struct crash_world *w, struct shr_account *account);
+
+/* The victim is dead or has ended: the account closes, and its last call was accepted whole or not
+ * at all; notes in the ledger which. */
+int crash_settle(struct crash_world *w, enum crash_kind kind, struct shr_account *account);
 
 /* What the ledger says of all events up to their sender's sent. */
 struct crash_sum {
@@ -222,6 +247,19 @@ int crash_blocks_free(const struct crash_world *w);
 
 /* Nothing is left in the segment: nobody takes part but the consumer, which has drained. */
 int crash_clean(struct crash_world *w);
+
+/* The test's producers leave, and nothing is left. */
+int crash_leave_clean(struct crash_world *w);
+
+/* A new producer takes the victim's slot, finds memory for `kind`, and leaves. */
+int crash_join_again(struct crash_world *w, uint32_t who, enum crash_kind kind);
+
+/* The end of a check: crash_leave_clean and crash_books. */
+int crash_end(struct crash_world *w, uint64_t *missing);
+
+/* The same behind a victim that was a producer: its blocks and its slot are back, and the others go
+ * on with events of this kind; so many events were dropped. */
+int crash_end_of_victim(struct crash_world *w, enum crash_kind kind_of_others, uint64_t dropped);
 
 /* ---- copies of the segment ------------------------------------------------------------------- */
 
@@ -272,9 +310,30 @@ int crash_clock_gettime(clockid_t id, struct timespec *time);
         return crash_clock_gettime(id, time);              \
     }
 
+/* ---- parts of a scenario --------------------------------------------------------------------- */
+
+/* For prepare: joins, sends w->kind cnt times and composes `next`, which the region will publish;
+ * from then on the child's clock is steady. */
+int crash_prepare_sender(struct crash_world *w, struct crash_sender *s, uint32_t who, uint32_t cnt,
+                         enum crash_kind next);
+
+/* A region: the victim publishes w->kind, which prepare has composed. */
+int crash_victim_publishes(void *user);
+/* A finish. */
+int crash_victim_leaves(void *user);
+
+/* In a check: the child, which stood still, goes on to its end, and it is a good one. */
+int crash_let_end(struct step_child *child);
+
 /* ---- suites ---------------------------------------------------------------------------------- */
 
 extern const char *const crash_kind_text[CRASH_KINDS];
+
+/* The six buses: each policy, shared and then exclusive. Sets w->policy and w->exclusive. */
+#define CRASH_BUSES 6u
+void crash_choose_bus(struct crash_world *w, uint32_t bus);
+/* As "block, exclusive". */
+const char *crash_bus_text(const struct crash_world *w);
 
 /* The quick form, which leaves cases out that differ little from others, but no point. */
 bool crash_quick(void);

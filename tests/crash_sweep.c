@@ -33,27 +33,13 @@ static void claim(struct crash_world *w, bool commit)
     crash_death_words(w, &w->victim, words);
     uint64_t pos = writer->next;
     if (!w->exclusive) {
-        shr_store_relaxed(&writer->peer->busy, shr_load_relaxed(&writer->ring.hot->head) << 1);
-        pos = shr_fetch_add_acq_rel(&writer->ring.hot->head, 1);
-        shr_store_relaxed(&writer->peer->busy, pos << 1 | SHR_BUSY_EXACT);
+        crash_half_claim(&w->victim, true);
+        pos = shr_load_relaxed(&writer->peer->busy) >> 1;
     }
     struct shr_cell *cell = shr_cell_at(&writer->ring, pos);
     shr_fill(cell, words);
     if (commit)
         shr_store_release(&cell->state, shr_state(pos, SHR_TAG_READY));
-}
-
-/* As shr_drop goes about it; `taken`: up to the free of the block. */
-static void take(struct geb_producer *p, bool taken)
-{
-    struct shr_hand *hand = &p->writer.peer->hand;
-    uint64_t pos = shr_load_acquire(&p->map.hot->tail);
-    struct shr_cell *cell = shr_cell_at(&p->writer.ring, pos);
-    shr_store_relaxed(&hand->ref, shr_load_relaxed(&cell->word[SHR_WORD_BODY]));
-    shr_store_relaxed(&hand->meta, shr_load_relaxed(&cell->word[SHR_WORD_META]));
-    shr_store_release(&hand->pos, pos);
-    if (taken)
-        shr_store_release(&p->map.hot->tail, pos + 1);
 }
 
 static int victim(void *arg)
@@ -71,7 +57,7 @@ static int victim(void *arg)
         break;
     case LEFT_HAND:
     case LEFT_MARKED:
-        take(v->p, w->state == LEFT_HAND);
+        SUPPORT_CHECK(crash_half_drop(v, w->state == LEFT_HAND) == 0);
         break;
     default:
         claim(w, w->state == LEFT_COMMIT);
@@ -83,7 +69,6 @@ static int victim(void *arg)
 static int setup(void *user)
 {
     struct crash_world *w = user;
-    struct shr_account account;
     int rc = crash_create(w);
     if (rc == 0)
         rc = crash_death_handlers(w);
@@ -92,15 +77,12 @@ static int setup(void *user)
     if (rc == 0 && support_wait(support_child(victim, w)) != -SIGKILL)
         rc = -EIO;
     if (rc == 0)
-        rc = crash_settle(w, CRASH_INLINE, &account);
+        rc = crash_settle(w, CRASH_INLINE, NULL);
     if (rc == 0 && !w->exclusive)
         rc = crash_send(w, &w->other, CRASH_INLINE);
     if (rc == 0 && w->state == LEFT_REVOKED)
         rc = crash_drain(w);
-    if (rc == 0)
-        rc = geb_close(w->bus, 0);
-    w->bus = NULL;
-    return rc;
+    return rc == 0 ? crash_close(w) : rc;
 }
 
 static int prepare(void *user)
@@ -113,18 +95,12 @@ static int prepare(void *user)
     return rc;
 }
 
-static void sweep(struct crash_world *w)
-{
-    w->bus->swept_ns = 0;
-    gebi_housekeep(w->bus, UINT64_MAX / 2);
-}
-
 static int region(void *user)
 {
     struct crash_world *w = user;
-    sweep(w);
+    crash_sweep(w);
     crash_poll(w);
-    sweep(w);
+    crash_sweep(w);
     return 0;
 }
 
@@ -136,9 +112,9 @@ static int check(struct step_child *child, size_t k, void *user)
     (void)k;
     CRASH_TRY(crash_death_note(w, &death));
     CRASH_EQUAL(crash_death_open(w), 0);
-    sweep(w);
+    crash_sweep(w);
     CRASH_TRY(crash_drain(w));
-    sweep(w);
+    crash_sweep(w);
     CRASH_TRY(crash_death_check(w, &death));
     CRASH_EQUAL(shr_load_acquire(&w->map.hot->head), shr_load_acquire(&w->map.hot->tail));
     if (w->exclusive)
@@ -162,7 +138,7 @@ int main(void)
     struct step_scenario s = {.setup = setup,
                               .prepare = prepare,
                               .region = region,
-                              .teardown = crash_death_teardown,
+                              .teardown = crash_teardown,
                               .user = &w,
                               .same = crash_same};
     crash_begin();
@@ -176,8 +152,8 @@ int main(void)
                 w.exclusive = exclusive != 0;
                 if (w.exclusive && (left == LEFT_CLAIM || left == LEFT_REVOKED))
                     continue; /* it claims nothing: READY is its claim */
-                crash_run(&s, STEP_KILL, check, "sweep of a %s, %s, %s", left_text[left],
-                          support_policy_text[policy], w.exclusive ? "exclusive" : "shared");
+                crash_run(&s, STEP_KILL, check, "sweep of a %s, %s", left_text[left],
+                          crash_bus_text(&w));
             }
         }
     }

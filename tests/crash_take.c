@@ -12,7 +12,7 @@
  *                         lost in the crash
  *
  * crash_dispatch.c has several cells of other outcomes, crash_resume.c what comes after a death. */
-#include "tests/crash_support.h"
+#include "tests/crash_death.h"
 
 #include <string.h>
 
@@ -21,36 +21,19 @@ CRASH_CLOCK_GETTIME
 static bool finished_before; /* by the account, as the child was dead */
 static uint32_t hand_seq;    /* first number of the cell that the dead had in hand */
 
-static struct crash_sender *sender(struct crash_world *w)
-{
-    return w->exclusive ? &w->next : &w->other;
-}
-
 /* A full ring without a consumer: one event in line, then the one that will be in hand. After
  * drops, two more came first. */
 static int setup(void *user)
 {
     struct crash_world *w = user;
-    struct crash_sender *s = sender(w);
-    int rc = crash_create(w);
-    if (rc == 0)
-        rc = geb_close(w->bus, 0);
-    w->bus = NULL;
-    if (rc == 0 && w->exclusive)
-        rc = crash_join(w, s, CRASH_SUCCESSOR);
-    for (int i = 0; rc == 0 && i < (w->variant ? 2 : 0); i++)
-        rc = crash_send(w, s, CRASH_INLINE);
-    if (rc == 0 && !w->variant)
+    struct crash_sender *s = crash_test_sender(w);
+    int rc = crash_death_setup(w);
+    for (int i = 0; rc == 0 && i < (w->variant ? 2 : 1); i++)
         rc = crash_send(w, s, CRASH_INLINE);
     hand_seq = w->ledger->sent[s->who] + 1;
     for (int i = 0; rc == 0 && i < (w->variant ? 4 : 3); i++)
         rc = crash_send(w, s, i % 2 == 0 ? w->kind : CRASH_INLINE);
     return rc;
-}
-
-static void teardown(void *user)
-{
-    crash_destroy(user);
 }
 
 static int prepare(void *user)
@@ -88,11 +71,8 @@ static int check_dead(struct crash_world *w)
 {
     struct shr_account account;
     struct crash_sum sum;
-    uint64_t accepted[4];
-    CRASH_TRY(crash_account(w, &account, accepted));
+    CRASH_TRY(crash_account_agrees(w, &account));
     CRASH_TRY(crash_sum(w, &sum));
-    for (uint32_t slot = 1; slot <= w->map.geo.producer_cnt; slot++)
-        CRASH_EQUAL(accepted[slot], w->ledger->accepted[slot]);
     uint64_t delivered = account.col[SHR_COL_DELIVERED];
     uint64_t finished = delivered + account.col[SHR_COL_UNHANDLED];
     uint64_t others = hand_seq - 1 - dropped_before(w);
@@ -111,7 +91,7 @@ static int check_dead(struct crash_world *w)
 static int check_hand(struct crash_world *w, const uint8_t begun_dead[CRASH_BATCH], bool lost)
 {
     const struct crash_ledger *l = w->ledger;
-    uint32_t who = sender(w)->who;
+    uint32_t who = crash_test_sender(w)->who;
     for (uint32_t i = 0; i < events_in_hand(w); i++) {
         uint32_t seq = hand_seq + i;
         if (l->silent[who][seq])
@@ -132,12 +112,9 @@ static int check_end(struct crash_world *w, const uint8_t begun_dead[CRASH_BATCH
 {
     struct shr_account account;
     struct crash_sum sum;
-    uint64_t accepted[4];
-    CRASH_TRY(crash_account(w, &account, accepted));
+    CRASH_TRY(crash_account_agrees(w, &account));
     CRASH_TRY(crash_sum(w, &sum));
     uint64_t lost = account.col[SHR_COL_LOST_IN_CRASH];
-    for (uint32_t slot = 1; slot <= w->map.geo.producer_cnt; slot++)
-        CRASH_EQUAL(accepted[slot], w->ledger->accepted[slot]);
     CRASH_EQUAL(account.pending, 0);
     CRASH_EQUAL(account.dropped, dropped_before(w));
     CRASH_EQUAL(account.col[SHR_COL_DELIVERED] + account.col[SHR_COL_UNHANDLED] + lost +
@@ -163,30 +140,27 @@ static int check(struct step_child *child, size_t k, void *user)
     uint8_t begun_dead[CRASH_BATCH];
     (void)child;
     (void)k;
-    memcpy(begun_dead, &w->ledger->begun[sender(w)->who][hand_seq], CRASH_BATCH);
+    memcpy(begun_dead, &w->ledger->begun[crash_test_sender(w)->who][hand_seq], CRASH_BATCH);
     CRASH_TRY(check_dead(w));
     CRASH_EQUAL(crash_open(w), 0);
     CRASH_TRY(crash_drain(w));
     CRASH_TRY(check_end(w, begun_dead));
     CRASH_TRY(crash_blocks_free(w));
-    CRASH_TRY(crash_go_on(w, sender(w), CRASH_SLAB, 2 * w->map.geo.cell_cnt + 1));
-    CRASH_EQUAL(crash_leave(&w->other), 0);
-    CRASH_EQUAL(crash_leave(&w->next), 0);
-    crash_sweep(w);
-    CRASH_TRY(crash_clean(w));
-    w->other.who = CRASH_OTHER;
+    CRASH_TRY(crash_go_on(w, crash_test_sender(w), CRASH_SLAB, crash_laps(w, 2)));
+    CRASH_TRY(crash_leave_clean(w));
     return check_end(w, begun_dead);
 }
 
 /* ---- all of them ----------------------------------------------------------------------------- */
 
-static const struct step_scenario take = {
-    .setup = setup, .prepare = prepare, .region = region, .teardown = teardown};
 static void run_take(struct crash_world *w)
 {
     const enum crash_kind kinds[] = {CRASH_INLINE, CRASH_SLAB, CRASH_BATCH3};
-    struct step_scenario s = take;
-    s.user = w;
+    struct step_scenario s = {.setup = setup,
+                              .prepare = prepare,
+                              .region = region,
+                              .teardown = crash_teardown,
+                              .user = w};
     for (int i = 0; i < 3; i++) {
         w->kind = kinds[i];
         for (int mode = 0; mode < 3; mode++) {

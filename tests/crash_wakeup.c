@@ -224,7 +224,7 @@ static int make_sleepers(enum crash_kind kind, uint32_t cnt, pid_t pid[SLEEPERS]
     struct sleeper me = {.kind = kind};
     w.kind = kind;
     CRASH_EQUAL(crash_create(&w), 0);
-    struct crash_sender *s = crash_death_sender(&w);
+    struct crash_sender *s = crash_test_sender(&w);
     if (w.exclusive)
         CRASH_EQUAL(crash_join(&w, s, CRASH_SUCCESSOR), 0);
     int rc;
@@ -280,11 +280,11 @@ static int end_of_consumer(enum crash_kind kind, bool orderly)
     uint32_t more = 1;
     if (orderly) {
         waits_note(waits);
-        CRASH_EQUAL(geb_close(w.bus, 0), 0);
+        CRASH_EQUAL(crash_close(&w), 0);
     } else {
         /* Within the grace, so that the producers learn nothing of the change. */
         CRASH_EQUAL(geb_stand_by(&to_stop, w.name), 0);
-        CRASH_EQUAL(geb_close(w.bus, 0), 0);
+        CRASH_EQUAL(crash_close(&w), 0);
         shr_store32_relaxed(&shared->ready, 0);
         pid_t consumer_pid = support_child(holder, NULL);
         AWAIT(shr_load32_acquire(&shared->ready) == 1);
@@ -294,7 +294,6 @@ static int end_of_consumer(enum crash_kind kind, bool orderly)
         kills++;
         more += GONE_SLEEPS + 2;
     }
-    w.bus = NULL;
     return expect(orderly ? -ESHUTDOWN : -EPIPE, pid, cnt, waits, more);
 }
 
@@ -328,8 +327,7 @@ static int lose_a_consumer(size_t *further)
     uint32_t waits[SLEEPERS];
     CRASH_TRY(make_sleepers(CRASH_INLINE, 1, pid));
     CRASH_EQUAL(geb_stand_by(&to_stop, w.name), 0);
-    CRASH_EQUAL(geb_close(w.bus, 0), 0);
-    w.bus = NULL;
+    CRASH_EQUAL(crash_close(&w), 0);
     due = shr_load_acquire(&w.map.hot->done);
     CRASH_EQUAL(step_start(&child, &s), 0);
     int rc = kill_past(&child, has_made_room, *further);
@@ -346,8 +344,7 @@ static int lose_a_consumer(size_t *further)
 static void try_once(int rc, const char *what)
 {
     if (rc != 0) {
-        printf("%s: %s, %s\n", what, support_policy_text[w.policy],
-               w.exclusive ? "exclusive" : "shared");
+        printf("%s: %s\n", what, crash_bus_text(&w));
         failed++;
     }
     crash_destroy(&w);
@@ -358,14 +355,13 @@ int main(void)
     crash_begin();
     shared = support_shared(sizeof(*shared));
     unsigned rounds = crash_quick() ? 17 : 167; /* six times that */
-    for (int mode = 0; mode < 6; mode++) {
-        w.policy = (enum geb_policy)(mode / 2);
-        w.exclusive = mode % 2 != 0;
+    for (uint32_t bus = 0; bus < CRASH_BUSES; bus++) {
+        crash_choose_bus(&w, bus);
         w.kind = CRASH_INLINE;
         unsigned before = kills;
         try_once(lose_producers(rounds), "producers killed before their wake");
-        printf("producers killed between commit and wake, %s, %s: %u kills\n",
-               support_policy_text[w.policy], w.exclusive ? "exclusive" : "shared", kills - before);
+        printf("producers killed between commit and wake, %s: %u kills\n", crash_bus_text(&w),
+               kills - before);
     }
     w.policy = GEB_BLOCK;
     for (int exclusive = 0; exclusive < 2; exclusive++) {
