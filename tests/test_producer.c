@@ -142,6 +142,54 @@ static void a_joiner_waits_out_a_sweep(void **state)
     assert_int_equal(join_beside_a_sweep(true, 0, -EBUSY), 3);
 }
 
+static int join_now(struct geb_context *ctx, const struct geb_event *event, void *user)
+{
+    const struct geb_bus *bus = geb_context_bus(ctx);
+    const struct shr_hand *mine = &bus->map.hands[0];
+    struct shr_hand *of_dead = &bus->map.peers[2].hand;
+    struct geb_producer *refused = NULL;
+    (void)user;
+    if (event->number != 1)
+        return 0;
+    assert_int_equal(event->position, shr_load_relaxed(&mine->pos));
+    shr_store_relaxed(&of_dead->ref, shr_load_relaxed(&mine->ref));
+    shr_store_relaxed(&of_dead->pos, event->position);
+    pauses = 0;
+    api_refused(geb_join(&refused, bus->map.path, "early"), -EUSERS, "2");
+    assert_null(refused);
+    assert_int_equal(pauses, 3);
+    return 0;
+}
+
+/* The last free slot is of a producer that died as it dropped the event that is in hand now: until
+ * the consumer has another one nobody gets the slot, and then the next who comes. */
+static void a_slot_waits_for_the_event_in_hand(void **state)
+{
+    struct geb_config config = api_config(GEB_DROP_OLDEST, 4);
+    struct geb_producer *dead;
+    struct geb_producer *next;
+    struct api a = {0};
+    (void)state;
+    config.producers = 2;
+    config.slab_bytes = SLABS;
+    config.max_event = 0;
+    api_open_config(&a, &config);
+    assert_int_equal(geb_on(a.bus, "t", join_now, NULL), 0);
+    assert_int_equal(geb_join(&dead, a.name, "dead"), 0);
+    shr_lock_drop(&dead->lock);
+    assert_int_equal(geb_publish(a.producer, a.topic, bytes, 1000), 0);
+    assert_int_equal(geb_dispatch(a.bus, 0), 1);
+    api_publish(&a, 0, 1);
+    assert_int_equal(geb_dispatch(a.bus, 0), 1);
+    pauses = 0;
+    assert_int_equal(geb_join(&next, a.name, "next"), 0);
+    assert_int_equal(pauses, 0);
+    assert_int_equal(next->slot, 2);
+    assert_int_equal(geb_leave(next), 0);
+    assert_int_equal(geb_leave(dead), 0);
+    api_end(&a);
+}
+
 static void exclusive_bus_has_one_producer(void **state)
 {
     struct geb_config config = api_config(GEB_BLOCK, 4);
@@ -410,6 +458,7 @@ int main(void)
         cmocka_unit_test(join_refuses),
         cmocka_unit_test(slots_run_out_and_come_back),
         cmocka_unit_test(a_joiner_waits_out_a_sweep),
+        cmocka_unit_test(a_slot_waits_for_the_event_in_hand),
         cmocka_unit_test(exclusive_bus_has_one_producer),
         cmocka_unit_test(who_is_text_for_people),
         cmocka_unit_test(events_stay_when_the_producer_leaves),
