@@ -251,6 +251,7 @@ static void a_damaged_hand_does_no_harm(void **state)
     shr_consumer_init(&consumer, &ring_map);
     assert_int_equal(shr_load_relaxed(&ring_map.track[slot].seen), behind);
     assert_int_equal(column(SHR_COL_LOST_IN_CRASH), 1);
+    assert_int_equal(shr_load_relaxed(&hand->pos), 0); /* nobody need wait for its block */
     ring_commit(1, 2);
     assert_int_equal(shr_next(&consumer, &item), 1);
     assert_int_equal(item.number, 2);
