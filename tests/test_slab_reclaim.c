@@ -1,11 +1,12 @@
 /* Goal: a recaller keeps to what owners decide while it looks away, and to what may be damaged;
- * reclaiming is rare, and for one at a time; and whoever brings chunks back wakes who waits for
- * them.
+ * reclaiming is rare, and for one at a time; whoever brings chunks back wakes who waits for them;
+ * and what an owner has, and does not use, is not what it fails for.
  *
  * Method: syscall and the clock are this program's. An owner decides as the recaller makes its
  * membarrier, which is between its marks and its decision; and time stands still but for what the
  * test adds. test_slab_recall.c has two sides that do all of it as it comes. */
 #include "lib/internal.h"
+#include "shmring/slab_pool.h"
 #include "tests/api_support.h"
 
 #include <dlfcn.h>
@@ -33,11 +34,12 @@ static struct shr_map map;
 static struct shr_heap a, b;
 static struct shr_lock lock[3];
 
-static uint64_t now_ns = UINT64_C(1000000000000);
+static uint64_t now_ns = UINT64_C(1000000000000), look_ns; /* look_ns: what a look takes */
 
 int clock_gettime(clockid_t id, struct timespec *time)
 {
     (void)id;
+    now_ns += look_ns;
     time->tv_sec = (time_t)(now_ns / 1000000000u);
     time->tv_nsec = (long)(now_ns % 1000000000u);
     return 0;
@@ -253,6 +255,76 @@ static void who_brings_chunks_back_wakes(void **state)
     assert_false(is_woken());
 }
 
+/* ---- what an owner has ----------------------------------------------------------------------- */
+
+static void a_run_is_made_of_idle_chunks(void **state)
+{
+    uint64_t ref;
+    (void)state;
+    bus_open(false);
+    assert_int_equal(shr_alloc(&a, CHUNKS / 2 * CHUNK, &ref), 0);
+    assert_true(shr_block_valid(&map, ref, CHUNKS / 2 * CHUNK));
+}
+
+/* A slot's last owner may have died as it was about to touch all of its chunks. */
+static void a_new_owner_is_not_allocating(void **state)
+{
+    (void)state;
+    bus_open(false);
+    shr_store_relaxed(&map.peers[2].allocating, SHR_ALLOCATING_ANY);
+    assert_int_equal(shr_heap_init(&b, &map, b.owner), 0);
+    assert_int_equal(shr_load_relaxed(&map.peers[2].allocating), SHR_ALLOCATING_NONE);
+}
+
+/* A look everywhere for a small block that found none says nothing of larger ones. */
+static void dry_is_of_one_class(void **state)
+{
+    static uint64_t small[CHUNKS * SHR_CHUNK_BLOCKS];
+    uint64_t ref;
+    (void)state;
+    bus_open(false);
+    shr_heap_return_idle(&a);
+    look_ns = 100000;
+    for (uint32_t i = 0; i < CHUNKS * SHR_CHUNK_BLOCKS; i++)
+        assert_int_equal(shr_alloc(&b, 1, &small[i]), 0);
+    assert_int_equal(shr_alloc(&b, 1, &ref), -ENOBUFS);
+    assert_int_not_equal(b.dry_until_ns, 0);
+    for (uint32_t i = 0; i < CHUNKS * SHR_CHUNK_BLOCKS; i++) {
+        if (shr_ref_chunk(small[i]) == 3)
+            assert_true(shr_block_free(&map, small[i]));
+    }
+    assert_int_equal(shr_alloc(&b, CHUNK, &ref), 0);
+    look_ns = 0;
+}
+
+/* A block's bytes were another class's since; the block is no observer's any more, though it was
+ * not used again. */
+static void a_class_leaves_its_generations(void **state)
+{
+    uint64_t small[SHR_CHUNK_BLOCKS];
+    uint64_t ref;
+    (void)state;
+    bus_open(false);
+    shr_heap_return_idle(&a);
+    for (uint32_t i = 0; i < SHR_CHUNK_BLOCKS; i++)
+        assert_int_equal(shr_alloc(&a, 1, &small[i]), 0);
+    for (uint32_t i = 0; i < SHR_CHUNK_BLOCKS; i++)
+        assert_true(shr_block_free(&map, small[i]));
+    assert_true(shr_block_kept(&map, small[SHR_CHUNK_BLOCKS - 1]));
+    for (uint32_t bytes = CHUNK; bytes != 0; bytes = bytes == CHUNK ? 1 : 0) {
+        shr_heap_return_idle(&a);
+        assert_int_equal(shr_alloc(&a, bytes, &ref), 0);
+        assert_int_equal(shr_ref_chunk(ref), shr_ref_chunk(small[0]));
+        assert_false(shr_block_kept(&map, small[SHR_CHUNK_BLOCKS - 1]));
+        assert_true(shr_block_free(&map, ref));
+    }
+    /* A reference of generation 0 names no block, also where none was ever used. */
+    do
+        assert_int_equal(shr_alloc(&a, 1, &ref), 0);
+    while (shr_ref_chunk(ref) == shr_ref_chunk(small[0]));
+    assert_false(shr_block_kept(&map, shr_ref(0, 0, shr_ref_chunk(ref), SHR_CHUNK_BLOCKS - 1)));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -262,6 +334,10 @@ int main(void)
         cmocka_unit_test_teardown(lengths_beyond_the_slabs_are_left_alone, bus_close),
         cmocka_unit_test_teardown(reclaiming_is_rare_and_for_one, bus_close),
         cmocka_unit_test_teardown(who_brings_chunks_back_wakes, bus_close),
+        cmocka_unit_test_teardown(a_run_is_made_of_idle_chunks, bus_close),
+        cmocka_unit_test_teardown(a_new_owner_is_not_allocating, bus_close),
+        cmocka_unit_test_teardown(dry_is_of_one_class, bus_close),
+        cmocka_unit_test_teardown(a_class_leaves_its_generations, bus_close),
     };
     support_begin();
     return cmocka_run_group_tests(tests, NULL, NULL);
