@@ -1,7 +1,7 @@
 /* Goal: a damaged batch does no harm: what its frames cannot say is counted and not guessed, what
- * stands before the damage is handled, and the bus goes on.
+ * stands before the damage is handled, and the bus goes on. And each sample of latency counts.
  * Method: a batch of three is published, and one of its bytes in the segment changed before the
- * consumer takes it. */
+ * consumer takes it. The clock is this program's, where its last bits matter. */
 #include "tests/api_support.h"
 
 #include "lib/internal.h"
@@ -11,12 +11,26 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #define EVENTS      3u
 #define FRAME_BYTES (sizeof(struct gebi_frame) + 8)
 
 static struct api_log record;
+static uint64_t next_ns; /* what the clock shows next, if not 0: a look takes 1 ns */
+
+int clock_gettime(clockid_t id, struct timespec *time)
+{
+    if (next_ns == 0)
+        return (int)syscall(SYS_clock_gettime, id, time);
+    *time = (struct timespec){.tv_sec = (time_t)(next_ns / 1000000000u),
+                              .tv_nsec = (long)(next_ns % 1000000000u)};
+    next_ns++;
+    return 0;
+}
 
 static uint64_t bad_bytes(const struct api *a)
 {
@@ -139,11 +153,30 @@ static void whole_batches_are_not(void **state)
     api_end(&a);
 }
 
+/* A stamp is 32 bits of time, and 0 says that there is none. */
+static void a_stamp_is_never_none(void **state)
+{
+    struct geb_config config = api_config(GEB_BLOCK, 8);
+    struct api a = {0};
+    (void)state;
+    config.sample_shift = 1; /* each second event */
+    api_open_config(&a, &config);
+    for (uint32_t i = 1; i <= 3; i++) {
+        next_ns = (UINT64_C(1) << 32) * SHR_STAMP_NS * i;
+        api_publish(&a, 0, 2);
+        assert_int_equal(geb_dispatch(a.bus, 0), 2);
+        next_ns = 0;
+        assert_int_equal(api_account(&a).latency.count, i);
+    }
+    api_end(&a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(damaged_batches_are_counted),
         cmocka_unit_test(whole_batches_are_not),
+        cmocka_unit_test(a_stamp_is_never_none),
     };
     support_begin();
     return cmocka_run_group_tests(tests, NULL, NULL);
