@@ -77,7 +77,7 @@ long syscall(long number, ...)
 static struct crash_world w = {.slab_bytes = 2 * SHR_CHUNK_BYTES};
 
 /* Steps until the moment has come, then `further` instructions, and kills it. 0: killed; 1: the
- * region ended before. */
+ * region ended before these; negative: the moment never came, or it could not be stepped. */
 static int kill_past(struct step_child *child, bool (*moment)(void), size_t further)
 {
     int rc = 0;
@@ -85,9 +85,9 @@ static int kill_past(struct step_child *child, bool (*moment)(void), size_t furt
         rc = step_reach(child, NULL, child->k + 1);
     if (rc == 0 && further != 0)
         rc = step_reach(child, NULL, child->k + further);
+    bool came = moment();
     step_kill(child);
-    CRASH_CHECK(rc >= 0);
-    return rc;
+    return rc < 0 || came ? rc : -ENOMSG;
 }
 
 /* ---- the producer dies ----------------------------------------------------------------------- */

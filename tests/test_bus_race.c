@@ -1,6 +1,8 @@
 /* Goal: a bus that is removed while somebody opens it is no bus to geb_open, and geb_create makes a
- * new one: neither of them meets the locks that removers hold for a moment.
- * Method: fcntl is this file's, so that removers come between the calls of one that opens. */
+ * new one: neither of them meets the locks that removers hold for a moment. Nor does anybody else
+ * who comes. A repair that ends while somebody opens the bus keeps nobody from the role.
+ * Method: fcntl is this file's, so that removers and repairers come between the calls of one that
+ * opens. */
 #include "tests/api_support.h"
 
 #include "shmring/peer.h"
@@ -115,11 +117,70 @@ static void open_beside_removers(void **state)
     open_while(removed_by_two, false);
 }
 
+/* Whoever joins or repairs has the file, and its lock, and finds that the name is gone. */
+static void others_beside_removers(void **state)
+{
+    struct geb_config config = api_config(GEB_BLOCK, 4);
+    struct geb_repair repair = GEB_REPAIR_INIT;
+    struct geb_producer *producer;
+    struct geb_bus *bus;
+    (void)state;
+    for (int who = 0; who < 3; who++) {
+        assert_int_equal(geb_create(&bus, support_name(name), &config), 0);
+        assert_int_equal(geb_close(bus, 0), 0);
+        assert_int_equal(shr_segment_path(name, false, path), 0);
+        assert_int_equal(shr_segment_attach(&map[0], path, true), 0);
+        script = removed_between;
+        int rc = who == 0   ? geb_join(&producer, name, "late")
+                 : who == 1 ? geb_repair(name, &repair)
+                            : geb_remove(name);
+        script = NULL;
+        api_refused(rc, -ENOENT, "removed");
+        shr_segment_detach(&map[0]);
+        assert_int_equal(support_entries(support_dir()), 0);
+    }
+}
+
+static void nothing(void)
+{
+}
+
+static void end_repair(void)
+{
+    shr_lock_drop(&lock[0]);
+    shr_lock_drop(&lock[1]);
+}
+
+/* The role is taken when it is asked for, and the repair is over when that is looked at. */
+static void (*const repaired_between[])(void) = {nothing, end_repair, NULL};
+
+static void open_beside_a_repair_that_ends(void **state)
+{
+    struct geb_config config = api_config(GEB_BLOCK, 4);
+    struct geb_bus *bus;
+    (void)state;
+    assert_int_equal(geb_create(&bus, support_name(name), &config), 0);
+    assert_int_equal(geb_close(bus, 0), 0);
+    assert_int_equal(shr_segment_path(name, false, path), 0);
+    assert_int_equal(shr_segment_attach(&map[0], path, true), 0);
+    assert_int_equal(shr_lock_take(&map[0], SHR_LOCK_SWEEP, &lock[0]), 0);
+    assert_int_equal(shr_lock_take(&map[0], SHR_CONSUMER_SLOT, &lock[1]), 0);
+    script = repaired_between;
+    int rc = geb_open(&bus, name);
+    script = NULL;
+    assert_int_equal(rc, 0);
+    assert_int_equal(geb_close(bus, 0), 0);
+    assert_int_equal(geb_remove(name), 0);
+    shr_segment_detach(&map[0]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(create_beside_removers),
         cmocka_unit_test(open_beside_removers),
+        cmocka_unit_test(others_beside_removers),
+        cmocka_unit_test(open_beside_a_repair_that_ends),
     };
     support_begin();
     return cmocka_run_group_tests(tests, NULL, NULL);

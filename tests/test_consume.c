@@ -197,6 +197,33 @@ static void an_old_ring_works_like_a_new_one(void **state)
     }
 }
 
+/* Takes down the flag of those who sleep at a gate. True: somebody else had. */
+static bool is_woken(struct shr_gate *gate)
+{
+    bool woken = shr_load32_relaxed(&gate->waiting) == 0;
+    shr_store32_relaxed(&gate->waiting, 0);
+    return woken;
+}
+
+static void whoever_waits_is_woken(void **state)
+{
+    uint64_t words[SHR_CELL_WORDS];
+    (void)state;
+    for (uint32_t policy = 0; policy < 3; policy++) {
+        consumer_open(policy, 8, 4);
+        ring_compose_slab(words, 1, 1, ring_block(1, 500), 500, 0);
+        ring_commit_words(words);
+        assert_int_equal(shr_next(&consumer, &item), 1);
+        shr_store32_relaxed(&ring.hot->freed.waiting, 1);
+        shr_finish(&consumer, &item, SHR_COL_DELIVERED);
+        assert_true(is_woken(&ring.hot->freed));
+        shr_store32_relaxed(&ring.hot->space.waiting, 1);
+        shr_flush(&consumer);
+        assert_true(is_woken(&ring.hot->space));
+        ring_close(NULL);
+    }
+}
+
 /* ---- a producer drops what the consumer was about to take ------------------------------------ */
 
 static shr_a32 race_over;
@@ -297,6 +324,7 @@ static void each_damaged_field_is_refused(void **state)
         uint64_t words[SHR_CELL_WORDS];
         consumer_open(policy, 16, 4);
         uint64_t ref = ring_block(1, 500);
+        uint64_t large = ring_block(1, 2 * ring_map.geo.max_event); /* as if that had been larger */
         ring_compose(words, 1, 1);
         const struct {
             const char *what;
@@ -329,7 +357,7 @@ static void each_damaged_field_is_refused(void **state)
             {"a free block", ref + (UINT64_C(1) << 19), 500, 0},
             {"reference 0", 0, 500, 0},
             {"more bytes than the block", ref, 513, 0},
-            {"more bytes than max_event", ref, 4097, 0},
+            {"more bytes than max_event", large, ring_map.geo.max_event + 1, 0},
             {"2^32 - 1 bytes", ref, UINT32_MAX, 0},
         };
         for (uint32_t i = 0; i < sizeof(slab) / sizeof(slab[0]); i++) {
@@ -342,6 +370,22 @@ static void each_damaged_field_is_refused(void **state)
         assert_true(shr_block_valid(&ring_map, ref, 500)); /* what is refused is not freed */
         ring_close(NULL);
     }
+}
+
+/* What the consumer found damaged may be of a later event: a producer took the one before. */
+static void a_cell_that_a_producer_took_is_not_bad(void **state)
+{
+    (void)state;
+    consumer_open(SHR_DROP_OLDEST, 8, 0);
+    uint64_t pos = ring_commit(1, 1);
+    shr_store_relaxed(&ring.hot->tail, pos + 1);
+    shr_pass_bad(&consumer, pos);
+    assert_int_equal(bad_bytes(), 0);
+    assert_int_equal(shr_load_relaxed(&ring.hot->tail), pos + 1);
+    shr_store_relaxed(&ring.hot->tail, pos);
+    shr_pass_bad(&consumer, pos);
+    assert_int_equal(bad_bytes(), 1);
+    assert_int_equal(shr_load_relaxed(&ring.hot->tail), pos + 1);
 }
 
 static uint64_t random_state_word(uint64_t pos)
@@ -442,6 +486,8 @@ int main(void)
         cmocka_unit_test_teardown(a_lost_take_leaves_no_event_in_hand, ring_close),
         cmocka_unit_test_teardown(damaged_cells_do_not_keep_the_consumer, ring_close),
         cmocka_unit_test_teardown(each_damaged_field_is_refused, ring_close),
+        cmocka_unit_test_teardown(a_cell_that_a_producer_took_is_not_bad, ring_close),
+        cmocka_unit_test_teardown(whoever_waits_is_woken, ring_close),
         cmocka_unit_test_teardown(random_cells_do_no_harm, ring_close),
     };
     support_begin();

@@ -212,6 +212,51 @@ static void attempts_are_counted_until_the_event_is_finished(void **state)
     ring_close(NULL);
 }
 
+/* An event that killed consumers, and whose last one died when it was finished. */
+static void attempts_end_with_the_event(void **state)
+{
+    (void)state;
+    ring_open(SHR_BLOCK, 8, 0);
+    ring_commit(1, 1);
+    ring_commit(1, 2);
+    for (uint32_t attempt = 1; attempt <= 3; attempt++) {
+        shr_consumer_init(&consumer, &ring_map);
+        assert_int_equal(shr_next(&consumer, &item), 1);
+        assert_int_equal(item.attempt, attempt);
+    }
+    shr_store_relaxed(&ring_map.tally->col[SHR_COL_DELIVERED], 1);
+    for (uint32_t attempt = 1; attempt <= 2; attempt++) {
+        shr_consumer_init(&consumer, &ring_map);
+        assert_int_equal(shr_next(&consumer, &item), 1);
+        assert_int_equal(item.number, 2);
+        assert_int_equal(item.attempt, attempt);
+    }
+}
+
+/* The hand names a slot that does not exist: its event is lost, and nothing behind the table of
+ * producers is written. */
+static void a_damaged_hand_does_no_harm(void **state)
+{
+    struct shr_hand *hand;
+    (void)state;
+    ring_open(SHR_DROP_OLDEST, 8, 0);
+    uint32_t slot = ring_map.geo.producer_cnt + 1;
+    ring_commit(1, 1);
+    shr_consumer_init(&consumer, &ring_map);
+    assert_int_equal(shr_next(&consumer, &item), 1);
+    hand = &ring_map.hands[0];
+    shr_store_relaxed(&hand->meta, shr_meta(1, slot, 16, 0));
+    uint64_t behind = shr_load_relaxed(&ring_map.track[slot].seen);
+    shr_store_relaxed(&hand->number, behind + 77);
+    shr_consumer_init(&consumer, &ring_map);
+    assert_int_equal(shr_load_relaxed(&ring_map.track[slot].seen), behind);
+    assert_int_equal(column(SHR_COL_LOST_IN_CRASH), 1);
+    assert_int_equal(shr_load_relaxed(&hand->pos), 0); /* nobody need wait for its block */
+    ring_commit(1, 2);
+    assert_int_equal(shr_next(&consumer, &item), 1);
+    assert_int_equal(item.number, 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -219,6 +264,8 @@ int main(void)
                                   ring_close),
         cmocka_unit_test_teardown(nothing_in_hand_is_nothing_lost, ring_close),
         cmocka_unit_test_teardown(attempts_are_counted_until_the_event_is_finished, ring_close),
+        cmocka_unit_test_teardown(attempts_end_with_the_event, ring_close),
+        cmocka_unit_test_teardown(a_damaged_hand_does_no_harm, ring_close),
     };
     support_begin();
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -222,6 +222,9 @@ static void observers_see_handlers_and_their_counts(void **state)
     assert_int_equal(errors[0].count, calls);
     assert_non_null(strstr(errors[0].text, "t"));
     assert_int_equal(api_account(&a).errors, calls);
+    assert_int_equal(geb_close(a.bus, 0), 0);
+    assert_int_equal(geb_open(&a.bus, a.name), 0); /* it has handlers of its own, or none */
+    assert_int_equal(geb_watch_handlers(watch, rows, 8), 0);
     assert_int_equal(geb_unwatch(watch), 0);
     api_end(&a);
 }

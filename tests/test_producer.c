@@ -1,7 +1,9 @@
 /* Goal: joining, leaving, publishing, batches and loans keep what geb.h promises: results, what
  * arrives, ownership, limits; and a call that fails leaves nothing behind.
  * Method: single-threaded on small buses; after each failure the account and the slabs are what
- * they were. Full buses are in test_overrun.c and behaviours_block.c. */
+ * they were. A joiner that tries again pauses before: nanosleep is this program's, so that a pause
+ * is the moment in which the slot comes free. Full buses are in test_overrun.c and
+ * behaviours_block.c. */
 #include "tests/api_support.h"
 
 #include "lib/internal.h"
@@ -12,12 +14,25 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <cmocka.h>
 
 #define SLABS UINT64_C(262144)
 
 static struct api_log record;
 static unsigned char bytes[131073];
+
+static struct shr_lock sweepers; /* on a slot; dropped in the pause of this number */
+static unsigned pauses, pauses_wanted;
+
+int nanosleep(const struct timespec *time, struct timespec *left)
+{
+    (void)time;
+    (void)left;
+    if (++pauses == pauses_wanted)
+        shr_lock_drop(&sweepers);
+    return 0;
+}
 
 static void open_with_handler(struct api *a, enum geb_policy policy)
 {
@@ -83,6 +98,95 @@ static void slots_run_out_and_come_back(void **state)
     for (int i = 1; i < 4; i++)
         assert_int_equal(geb_leave(more[i]), 0);
     api_publish(&a, 0, 1);
+    api_end(&a);
+}
+
+/* The only slot is a dead producer's. Somebody settles it, and so holds its lock, while a joiner
+ * comes: until the given pause. Returns how many pauses the joiner made. */
+static unsigned join_beside_a_sweep(bool exclusive, unsigned until, int expected)
+{
+    struct geb_config config = api_config(GEB_BLOCK, 4);
+    struct shr_map map = {0};
+    struct api a = {0};
+    config.exclusive = exclusive;
+    config.producers = exclusive ? 0 : 1;
+    api_open_config(&a, &config);
+    char path[SHR_PATH_BYTES];
+    assert_int_equal(shr_segment_path(a.name, false, path), 0);
+    assert_int_equal(shr_segment_attach(&map, path, true), 0);
+    shr_lock_drop(&a.producer->lock); /* as by a death */
+    assert_int_equal(shr_lock_take_dead(&map, 1, false, &sweepers), 0);
+    struct geb_producer *second = NULL;
+    pauses = 0;
+    pauses_wanted = until;
+    int rc = geb_join(&second, a.name, "second");
+    unsigned made = pauses;
+    assert_int_equal(rc, expected);
+    assert_true((rc == 0) == (second != NULL));
+    shr_lock_drop(&sweepers);
+    assert_int_equal(geb_leave(second), 0);
+    shr_segment_detach(&map);
+    api_end(&a);
+    return made;
+}
+
+static void a_joiner_waits_out_a_sweep(void **state)
+{
+    (void)state;
+    for (unsigned until = 1; until <= 3; until++) {
+        assert_int_equal(join_beside_a_sweep(false, until, 0), until);
+        assert_int_equal(join_beside_a_sweep(true, until, 0), until);
+    }
+    /* But not for ever. */
+    assert_int_equal(join_beside_a_sweep(false, 0, -EUSERS), 3);
+    assert_int_equal(join_beside_a_sweep(true, 0, -EBUSY), 3);
+}
+
+static int join_now(struct geb_context *ctx, const struct geb_event *event, void *user)
+{
+    const struct geb_bus *bus = geb_context_bus(ctx);
+    const struct shr_hand *mine = &bus->map.hands[0];
+    struct shr_hand *of_dead = &bus->map.peers[2].hand;
+    struct geb_producer *refused = NULL;
+    (void)user;
+    if (event->number != 1)
+        return 0;
+    assert_int_equal(event->position, shr_load_relaxed(&mine->pos));
+    shr_store_relaxed(&of_dead->ref, shr_load_relaxed(&mine->ref));
+    shr_store_relaxed(&of_dead->pos, event->position);
+    pauses = 0;
+    api_refused(geb_join(&refused, bus->map.path, "early"), -EUSERS, "2");
+    assert_null(refused);
+    assert_int_equal(pauses, 3);
+    return 0;
+}
+
+/* The last free slot is of a producer that died as it dropped the event that is in hand now: until
+ * the consumer has another one nobody gets the slot, and then the next who comes. */
+static void a_slot_waits_for_the_event_in_hand(void **state)
+{
+    struct geb_config config = api_config(GEB_DROP_OLDEST, 4);
+    struct geb_producer *dead;
+    struct geb_producer *next;
+    struct api a = {0};
+    (void)state;
+    config.producers = 2;
+    config.slab_bytes = SLABS;
+    config.max_event = 0;
+    api_open_config(&a, &config);
+    assert_int_equal(geb_on(a.bus, "t", join_now, NULL), 0);
+    assert_int_equal(geb_join(&dead, a.name, "dead"), 0);
+    shr_lock_drop(&dead->lock);
+    assert_int_equal(geb_publish(a.producer, a.topic, bytes, 1000), 0);
+    assert_int_equal(geb_dispatch(a.bus, 0), 1);
+    api_publish(&a, 0, 1);
+    assert_int_equal(geb_dispatch(a.bus, 0), 1);
+    pauses = 0;
+    assert_int_equal(geb_join(&next, a.name, "next"), 0);
+    assert_int_equal(pauses, 0);
+    assert_int_equal(next->slot, 2);
+    assert_int_equal(geb_leave(next), 0);
+    assert_int_equal(geb_leave(dead), 0);
     api_end(&a);
 }
 
@@ -353,6 +457,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(join_refuses),
         cmocka_unit_test(slots_run_out_and_come_back),
+        cmocka_unit_test(a_joiner_waits_out_a_sweep),
+        cmocka_unit_test(a_slot_waits_for_the_event_in_hand),
         cmocka_unit_test(exclusive_bus_has_one_producer),
         cmocka_unit_test(who_is_text_for_people),
         cmocka_unit_test(events_stay_when_the_producer_leaves),

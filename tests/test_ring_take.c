@@ -350,6 +350,33 @@ static void drop_passes_an_uncommitted_oldest_after_a_patience(void **state)
     ring_close(NULL);
 }
 
+static bool taken_meanwhile;
+
+/* Another taker has the oldest event, between two looks of ours. */
+static uint64_t clock_with_a_taker(void)
+{
+    if (!taken_meanwhile)
+        shr_fetch_add_relaxed(&ring.hot->tail, 1);
+    taken_meanwhile = true;
+    return ring_clock();
+}
+
+static void drop_takes_nothing_when_room_came(void **state)
+{
+    (void)state;
+    ring_open(SHR_DROP_OLDEST, 8, 0);
+    ring_start_at(1000);
+    struct shr_taker k = dropper_open(1);
+    k.now_ns = clock_with_a_taker;
+    taken_meanwhile = false;
+    for (uint64_t n = 1; n <= 8; n++)
+        ring_commit(2, n);
+    assert_int_equal(shr_drop(&k, &ring_map, true), 0);
+    assert_true(taken_meanwhile);
+    assert_int_equal(shr_load_relaxed(&ring.hot->tail), 1001);
+    assert_int_equal(shr_load_relaxed(&ring_map.peers[1].took_dropped), 0);
+}
+
 /* Damaged words in the cell that is dropped: no crash, no block of others, no foreign topic. */
 static void drop_survives_damaged_cells(void **state)
 {
@@ -368,6 +395,25 @@ static void drop_survives_damaged_cells(void **state)
     ring_close(NULL);
 }
 
+/* The end of the ring is many laps away, and nobody can publish in any cell. */
+static void a_look_passes_one_lap(void **state)
+{
+    (void)state;
+    for (uint32_t policy = 0; policy < 3; policy++) {
+        taker_open(policy, 8, 1000);
+        for (uint32_t i = 0; i < ring.cell_cnt; i++)
+            ring_set_state(1000 + i, shr_state(1000 + i, SHR_TAG_REVOKED));
+        shr_fetch_add_relaxed(&ring.hot->head, 100 * ring.cell_cnt);
+        uint64_t pos = 1000;
+        for (uint32_t look = 1; look <= 3; look++) {
+            assert_false(shr_peek(&taker, &pos));
+            assert_int_equal(pos, 1000 + look * ring.cell_cnt);
+            assert_int_equal(shr_load_relaxed(&ring.hot->tail), pos);
+        }
+        ring_close(NULL);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -383,7 +429,9 @@ int main(void)
                                   ring_close),
         cmocka_unit_test_teardown(drop_takes_the_oldest_and_counts_its_events, ring_close),
         cmocka_unit_test_teardown(drop_passes_an_uncommitted_oldest_after_a_patience, ring_close),
+        cmocka_unit_test_teardown(drop_takes_nothing_when_room_came, ring_close),
         cmocka_unit_test_teardown(drop_survives_damaged_cells, ring_close),
+        cmocka_unit_test_teardown(a_look_passes_one_lap, ring_close),
     };
     support_begin();
     return cmocka_run_group_tests(tests, NULL, NULL);

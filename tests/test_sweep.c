@@ -116,6 +116,21 @@ static void what_the_dead_left_comes_back(void **state)
                 shr_state(lap, SHR_TAG_RETURNED));
 }
 
+/* Nobody else need come for a cell that was revoked. */
+static void a_joiner_returns_what_was_revoked(void **state)
+{
+    (void)state;
+    sweep_open(8);
+    join(1);
+    ring_claim();
+    announce(1, BASE, true);
+    ring_set_state(BASE, shr_state(BASE, SHR_TAG_REVOKED));
+    die(1);
+    assert_int_equal(shr_lock_take(&ring_map, 1, &lock[1]), 0);
+    assert_true(shr_sweep_slot(&ring_map, &ring, 1));
+    expect_state("swept by a joiner", BASE, shr_state(BASE, SHR_TAG_RETURNED));
+}
+
 /* A slot may change hands: only the sweep of the dead one settles, the new owner is left alone. */
 static void a_joiner_sweeps_its_slot_itself(void **state)
 {
@@ -350,6 +365,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(what_the_dead_left_comes_back, sweep_close),
         cmocka_unit_test_teardown(a_joiner_sweeps_its_slot_itself, sweep_close),
+        cmocka_unit_test_teardown(a_joiner_returns_what_was_revoked, sweep_close),
         cmocka_unit_test_teardown(only_who_may_write_the_cell_keeps_it, sweep_close),
         cmocka_unit_test_teardown(every_revoked_cell_is_found, sweep_close),
         cmocka_unit_test_teardown(kept_cells_are_found_again, sweep_close),

@@ -1,7 +1,8 @@
 /* Goal: topics are interned once for all processes, keep their schema, run out as documented, and
  * survive a registrant that died midway.
  * Method: handles in one process and in children; rows left in WRITING as a death would leave
- * them. */
+ * them. Whoever waits for a row looks at the clock, which is this program's: a look is the moment
+ * in which a row that is never decided changes. */
 #include "tests/api_support.h"
 
 #include "lib/internal.h"
@@ -12,9 +13,29 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 static struct api_log record;
+
+/* Rows of which somebody writes one anew at each look at the clock: so often in all, and so often
+ * each before it is the next one's turn. */
+static struct shr_topic *flipping;
+static unsigned flips, flips_wanted, flips_each;
+
+int clock_gettime(clockid_t id, struct timespec *time)
+{
+    int rc = (int)syscall(SYS_clock_gettime, id, time);
+    if (flipping != NULL && flips < flips_wanted) {
+        shr_a64 *state = &flipping[flips / flips_each].state;
+        flips++;
+        shr_store_relaxed(state, (uint64_t)flips << 18 | SHR_TOPIC_WRITING);
+        time->tv_sec += flips; /* each look is patient for long enough */
+    }
+    return rc;
+}
 
 static void same_name_same_id(void **state)
 {
@@ -254,6 +275,41 @@ static void damaged_rows_are_passed(void **state)
     api_watchdog(0);
 }
 
+/* A row has another owner each time that somebody has been patient with the last one. */
+static void flipping_row_holds_nobody_up(void **state)
+{
+    /* One at row 0, which is READY; then four times the start and the end of a patience. */
+    const unsigned looks = 1 + 4 * 2;
+    struct api a = {0};
+    geb_topic_id id = 77;
+    (void)state;
+    api_open(&a, GEB_BLOCK, 4);
+    flipping = &a.bus->map.topics[1];
+    flips = 0;
+    flips_wanted = 1000; /* then an endless registrant gets its row, and the test fails */
+    flips_each = flips_wanted;
+    shr_store_relaxed(&flipping->state, SHR_TOPIC_WRITING);
+    int rc = geb_topic(a.producer, "next", &id);
+    assert_int_equal(flips, looks);
+    api_refused(rc, -EBADMSG, "row 1");
+    assert_int_equal(id, 77);
+    flips = 0;
+    rc = geb_on(a.bus, "next", api_record, &record);
+    assert_int_equal(flips, looks);
+    api_refused(rc, -EBADMSG, "row 1");
+    /* What stands before the row is found. Three changes are no damage yet, at each of two rows. */
+    assert_int_equal(geb_topic(a.producer, "t", &id), 0);
+    assert_int_equal(id, a.topic);
+    flips = 0;
+    flips_each = looks - 2;
+    flips_wanted = 2 * flips_each;
+    rc = geb_topic(a.producer, "next", &id);
+    flipping = NULL;
+    assert_int_equal(rc, 0);
+    assert_int_equal(id, 3);
+    api_end(&a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -264,6 +320,7 @@ int main(void)
         cmocka_unit_test(processes_agree_on_ids),
         cmocka_unit_test(unfinished_row_costs_one_patience),
         cmocka_unit_test(damaged_rows_are_passed),
+        cmocka_unit_test(flipping_row_holds_nobody_up),
     };
     support_begin();
     return cmocka_run_group_tests(tests, NULL, NULL);
