@@ -20,6 +20,7 @@ void gebi_housekeep(struct geb_bus *bus, uint64_t now_ns)
     if ((int64_t)used > 0 && used > shr_load_relaxed(&tally->peak))
         shr_store_relaxed(&tally->peak, used);
     uint32_t quarantined;
+    shr_rest(&bus->consumer);
     shr_sweep(&bus->map, ring, &bus->sweeper, &quarantined);
     shr_store_relaxed(&tally->quarantined, quarantined);
 }

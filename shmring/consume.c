@@ -208,6 +208,14 @@ void shr_flush(struct shr_consumer *c)
     shr_gate_notify(&hot->space, c->fence);
 }
 
+void shr_rest(struct shr_consumer *c)
+{
+    /* Without drops a hand behind tail is an empty one.
+     * edge S6 release: the block is free, and `seen` at the number, before the hand is empty. */
+    if (c->taker.ring.drop_oldest)
+        shr_store_release(&c->taker.hand->pos, 0);
+}
+
 bool shr_is_idle(const struct shr_consumer *c)
 {
     const struct shr_ring *ring = &c->taker.ring;

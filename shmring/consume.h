@@ -249,6 +249,10 @@ void shr_finish_mixed(struct shr_consumer *c, const struct shr_item *item,
 /* Publishes how far the consumer is; when there is nothing to take, and before sleeping. */
 void shr_flush(struct shr_consumer *c);
 
+/* Between two events, before a sweep: empties the hand, which names the last one until the next one
+ * is taken, and so would pin a dead producer that dropped the same event. */
+void shr_rest(struct shr_consumer *c);
+
 /* The same after each event: once in a batch. A producer that sleeps meanwhile looks at tail when
  * its bounded sleep ends. */
 SHR_HOT void shr_flush_batch(struct shr_consumer *c)

@@ -162,7 +162,7 @@ static int join_now(struct geb_context *ctx, const struct geb_event *event, void
 }
 
 /* The last free slot is of a producer that died as it dropped the event that is in hand now: until
- * the consumer has another one nobody gets the slot, and then the next who comes. */
+ * the consumer is done with that nobody gets it, and behind the next sweep who comes first. */
 static void a_slot_waits_for_the_event_in_hand(void **state)
 {
     struct geb_config config = api_config(GEB_DROP_OLDEST, 4);
@@ -179,8 +179,8 @@ static void a_slot_waits_for_the_event_in_hand(void **state)
     shr_lock_drop(&dead->lock);
     assert_int_equal(geb_publish(a.producer, a.topic, bytes, 1000), 0);
     assert_int_equal(geb_dispatch(a.bus, 0), 1);
-    api_publish(&a, 0, 1);
-    assert_int_equal(geb_dispatch(a.bus, 0), 1);
+    a.bus->swept_ns = 0; /* long ago */
+    gebi_housekeep(a.bus, shr_now_ns());
     pauses = 0;
     assert_int_equal(geb_join(&next, a.name, "next"), 0);
     assert_int_equal(pauses, 0);

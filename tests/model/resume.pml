@@ -576,7 +576,12 @@ again_:
         :: DIES
         fi;
 #else
-        x = 0;
+        atomic {
+                x = 0;
+                if
+                :: hand_pos = 0         /* shr_rest, before a sweep */
+                :: skip
+                fi };
 #endif
         goto again_;
 

@@ -416,7 +416,12 @@ proctype consumer()
                         x = mem[DATA(in_chunk[t])];
                         CHECK(block_is_its_event, x == event[t] && holder[in_chunk[t]] == event[t]);
                         x = 0 };
-                atomic { free_block(t); taken[event[t]] = 0; goto again };
+                atomic { free_block(t); taken[event[t]] = 0 };
+                if
+                :: hand_pos = 0         /* shr_rest, before a sweep */
+                :: skip
+                fi;
+                goto again;
 lost:
                 hand_pos = 0;
 again:
