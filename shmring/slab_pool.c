@@ -223,6 +223,13 @@ SHR_COLD void shr_heap_trim(struct shr_heap *heap)
     }
 }
 
+static void run_remove(struct shr_heap_class *cls, uint32_t idx)
+{
+    cls->chunk_cnt -= SHR_RUN_WORDS;
+    cls->chunk[idx] = cls->chunk[cls->chunk_cnt];
+    cls->chunk[idx + 1] = cls->chunk[cls->chunk_cnt + 1];
+}
+
 SHR_COLD void shr_heap_return_runs(struct shr_heap *heap, uint32_t looks)
 {
     struct shr_heap_class *cls = &heap->cls[SHR_CLASS_RUN];
@@ -231,16 +238,15 @@ SHR_COLD void shr_heap_return_runs(struct shr_heap *heap, uint32_t looks)
         if (cls->scan_chunk >= cls->chunk_cnt)
             cls->scan_chunk = 0;
         uint32_t *run = &cls->chunk[cls->scan_chunk];
-        /* edge S1 acquire: what the freer did in the run is before the next owners. */
+        /* edge S1 acquire: what the freer did in the run is before the next owners.
+         * edge S8 acquire: if it is another owner's word, lists_check sees that the chunk is. */
         if (!shr_word_is_free(shr_load_acquire(&heap->map->chunks[run[0]].block[0]))) {
             cls->scan_chunk += SHR_RUN_WORDS;
             continue;
         }
         for (uint32_t i = 0; i < run[1]; i++)
             chunk_give(heap, run[0] + i);
-        cls->chunk_cnt -= SHR_RUN_WORDS;
-        run[0] = cls->chunk[cls->chunk_cnt];
-        run[1] = cls->chunk[cls->chunk_cnt + 1];
+        run_remove(cls, cls->scan_chunk);
     }
 }
 
@@ -268,10 +274,16 @@ static SHR_COLD void lists_check(struct shr_heap *heap, uint32_t class_idx)
     struct shr_heap_class *runs = &heap->cls[SHR_CLASS_RUN];
 
     shr_heap_return_runs(heap, runs->chunk_cnt / SHR_RUN_WORDS);
-    for (uint32_t i = 0; i < runs->chunk_cnt;
-         i += SHR_RUN_WORDS) /* in use: nobody took any of them */
-        for (uint32_t k = 0; k < runs->chunk[i + 1]; k++)
-            chunk_keep(heap, runs->chunk[i] + k);
+    /* What does not look free is in use, and nobody took any of it; or it went back, the first
+     * chunk last, and the header is that of the chunk's owner of today. */
+    for (uint32_t i = runs->chunk_cnt; i > 0;) {
+        const uint32_t *run = &runs->chunk[i -= SHR_RUN_WORDS];
+        if (!chunk_keep(heap, run[0]))
+            run_remove(runs, i);
+        else
+            for (uint32_t k = 1; k < run[1]; k++)
+                chunk_keep(heap, run[0] + k);
+    }
     for (uint32_t c = 0; c < SHR_CLASS_CNT; c++) {
         struct shr_heap_class *cls = &heap->cls[c];
         for (uint32_t i = cls->chunk_cnt; i-- > 0;) {
