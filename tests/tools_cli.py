@@ -200,6 +200,11 @@ def no_buses():
     for args in (['info', 'junk'], ['pub', 'junk', 't', 'x'], ['consume', 'junk'],
                  ['rm', 'junk'], ['info', 'link'], ['info', 'torn']):
         expect(1, b'is not a bus', *args)
+    os.mkdir(path('dir'))
+    for name, command in (('junk', 'rm ' + path('junk')), ('link', 'rm ' + path('link')),
+                          ('dir', 'rmdir ' + path('dir')), ('torn', 'geb rm --force torn')):
+        expect(1, f'to remove it:  {command}\n'.encode(), 'info', name)
+    os.rmdir(path('dir'))
     stale = {os.path.basename(s['path']): s for s in doctor()['stale']}
     check(set(stale) == {'old', 'torn', 'junk', 'link'}, f'doctor lists them: {stale}')
     check(stale['old'].get('layout_version') == 77, 'with the layout version')

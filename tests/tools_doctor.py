@@ -161,11 +161,12 @@ def no_buses():
     os.truncate(path('torn'), 8192)
     with open(path("it's junk"), 'wb') as f:
         f.write(b'\0' * 9000)
+    os.mkdir(path('dir'))
     report = doctor('--fix', '--remove-unused')
-    check(report['problems'] == 3 and report['fixed'] == 0 and
-          len(os.listdir(os.environ['GEB_DIR'])) == 3, f'nothing was removed: {findings(report)}')
+    check(report['problems'] == 4 and report['fixed'] == 0 and
+          len(os.listdir(os.environ['GEB_DIR'])) == 4, f'nothing was removed: {findings(report)}')
     for what, todo in (('layout version 77', 'geb rm --force'), ('damaged', 'geb rm --force'),
-                       ('is no bus', 'rm ')):
+                       ('is no bus', 'rm '), ('is no bus', 'rmdir ')):
         obey(to_do(what, todo))
     check(doctor()['problems'] == 0 and os.listdir(os.environ['GEB_DIR']) == [], 'all are gone')
 

@@ -77,7 +77,7 @@ static void row_print(const char *path, const char *name, void *user)
         else
             text_row_print(&look, list);
     } else if (rc == -EPROTO) {
-        look_magic(path, &version);
+        tool_magic(path, &version);
         fprintf(stderr, "geb ls: %s has layout version %" PRIu32 ", which this geb does not read\n",
                 shown, version);
     } else if (rc == -EACCES) {

@@ -48,17 +48,6 @@ static int in_use(const char *bus)
     return TOOL_FAILURE;
 }
 
-/* Where the library finds the bus; it says so only of those that it can open. */
-static void path_write(const char *bus, char *path, size_t bytes)
-{
-    char dir[256];
-    tool_directory(dir, sizeof dir);
-    if (strchr(bus, '/') != NULL)
-        snprintf(path, bytes, "%s", bus);
-    else
-        snprintf(path, bytes, "%s/%s", dir, bus);
-}
-
 /* refusal: what geb_remove said. */
 static int remove_anyway(const char *bus, int refusal)
 {
@@ -67,8 +56,8 @@ static int remove_anyway(const char *bus, int refusal)
     char path[512];
     if (refusal == -EINVAL || refusal == -ENOENT)
         return tool_explain("geb rm", "cannot remove", bus, refusal);
-    path_write(bus, path, sizeof path);
-    int rc = look_magic(path, &version);
+    tool_path(bus, path, sizeof path);
+    int rc = tool_magic(path, &version);
     if (rc < 0) {
         fprintf(stderr, "geb rm: cannot read %s: %s\n", path, strerror(-rc));
         return tool_exit_code(rc);
