@@ -69,8 +69,15 @@ int gebi_path(const char *name, bool make_dir, char path[SHR_PATH_BYTES])
 {
     int rc = shr_segment_path(name, make_dir, path);
     if (rc == -EINVAL)
-        return gebi_fail(rc, "\"%s\" is no name of a bus: 1 to 63 of A-Z a-z 0-9 . _ -, or a path",
+        return gebi_fail(rc,
+                         "\"%s\" is no name of a bus: 1 to 63 of A-Z a-z 0-9 . _ -, the first of "
+                         "them no . or -; or a path",
                          name != NULL ? name : "(null)");
+    if (rc == -EACCES) /* of a path, and in GEB_DIR, nobody looks at the directory */
+        return gebi_fail(rc,
+                         "/dev/shm/geb-%u must be a directory of yours to which nobody else may "
+                         "write (geb doctor --fix); or set GEB_DIR",
+                         (unsigned)geteuid());
     return rc < 0 ? gebi_fail(rc, "the directory of the bus %s: %s; or set GEB_DIR", name,
                               geb_strerror(rc))
                   : 0;

@@ -235,7 +235,7 @@ def directory():
         os.chmod(own, 0o777)
         with open(own + '/planted', 'wb') as f:
             f.write(b'x')
-        expect(1, b'ermission', 'info', 'shop', **as_user)
+        expect(1, b'nobody else may write (geb doctor --fix)', 'info', 'shop', **as_user)
         expect(0, 'a mode with which geb refuses it', 'doctor', **as_user)
         expect(0, 'done:  its mode is 0700', 'doctor', '--fix', **as_user)
         check(os.stat(own).st_mode & 0o7777 == 0o700, 'its mode')
