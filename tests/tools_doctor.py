@@ -196,6 +196,7 @@ def strangers():
         to_do('takes no part in it: 2', 'lsof ' + path('seen'))
         refused = expect(1, b'lsof', 'consume', 'seen', '--timeout', '0s')
         check(b'takes no part' in refused.stderr, 'a consumer is told, too')
+        expect(1, b'lsof', 'rm', 'seen')
         report = doctor('--fix')
         check(report['problems'] == 1 and report['fixed'] == 0, 'it stays until that one ends')
     check(doctor()['problems'] == 0, 'and then is gone')
