@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -167,6 +168,21 @@ static char *memory_text(char text[32], uint64_t bytes)
     return text;
 }
 
+/* ftruncate beyond the limit of the size of files would end the process by SIGXFSZ. */
+static int check_limit(const struct shr_config *config)
+{
+    char needed[32], room[32];
+    struct rlimit files;
+    uint64_t bytes;
+    if (shr_segment_size(config, &bytes, NULL) < 0 || getrlimit(RLIMIT_FSIZE, &files) != 0 ||
+        bytes <= files.rlim_cur)
+        return 0;
+    return gebi_fail(-ENOSPC,
+                     "the bus needs %s, this process may make files of %s: "
+                     "raise that (ulimit -f), or make the bus smaller",
+                     memory_text(needed, bytes), memory_text(room, files.rlim_cur));
+}
+
 static int create_failed(const char *path, const struct shr_config *config, int rc)
 {
     char needed[32], room[32];
@@ -192,6 +208,9 @@ static int reach(struct geb_bus *bus, const char *path, const struct shr_config 
         }
         if (rc != -ENOENT || config == NULL)
             return rc < 0 ? gebi_fail(rc, "%s: %s", path, geb_strerror(rc)) : 0;
+        rc = check_limit(config);
+        if (rc < 0)
+            return rc;
         rc = shr_segment_create(&bus->map, path, config);
         if (rc == 0)
             return 0;
