@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -69,8 +70,15 @@ int gebi_path(const char *name, bool make_dir, char path[SHR_PATH_BYTES])
 {
     int rc = shr_segment_path(name, make_dir, path);
     if (rc == -EINVAL)
-        return gebi_fail(rc, "\"%s\" is no name of a bus: 1 to 63 of A-Z a-z 0-9 . _ -, or a path",
+        return gebi_fail(rc,
+                         "\"%s\" is no name of a bus: 1 to 63 of A-Z a-z 0-9 . _ -, the first of "
+                         "them no . or -; or a path",
                          name != NULL ? name : "(null)");
+    if (rc == -EACCES) /* of a path, and in GEB_DIR, nobody looks at the directory */
+        return gebi_fail(rc,
+                         "/dev/shm/geb-%u must be a directory of yours to which nobody else may "
+                         "write (geb doctor --fix); or set GEB_DIR",
+                         (unsigned)geteuid());
     return rc < 0 ? gebi_fail(rc, "the directory of the bus %s: %s; or set GEB_DIR", name,
                               geb_strerror(rc))
                   : 0;
@@ -160,6 +168,21 @@ static char *memory_text(char text[32], uint64_t bytes)
     return text;
 }
 
+/* ftruncate beyond the limit of the size of files would end the process by SIGXFSZ. */
+static int check_limit(const struct shr_config *config)
+{
+    char needed[32], room[32];
+    struct rlimit files;
+    uint64_t bytes;
+    if (shr_segment_size(config, &bytes, NULL) < 0 || getrlimit(RLIMIT_FSIZE, &files) != 0 ||
+        bytes <= files.rlim_cur)
+        return 0;
+    return gebi_fail(-ENOSPC,
+                     "the bus needs %s, this process may make files of %s: "
+                     "raise that (ulimit -f), or make the bus smaller",
+                     memory_text(needed, bytes), memory_text(room, files.rlim_cur));
+}
+
 static int create_failed(const char *path, const struct shr_config *config, int rc)
 {
     char needed[32], room[32];
@@ -185,6 +208,9 @@ static int reach(struct geb_bus *bus, const char *path, const struct shr_config 
         }
         if (rc != -ENOENT || config == NULL)
             return rc < 0 ? gebi_fail(rc, "%s: %s", path, geb_strerror(rc)) : 0;
+        rc = check_limit(config);
+        if (rc < 0)
+            return rc;
         rc = shr_segment_create(&bus->map, path, config);
         if (rc == 0)
             return 0;

@@ -1,6 +1,7 @@
 #include "lib/internal.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -23,8 +24,14 @@ const char *geb_strerror(int rc)
     switch (-(int64_t)rc) { /* in 64 bits also for INT_MIN */
         GEB_ERRORS(CASE)
     default:
-        return "a system call failed: see errno";
+        break;
     }
+    const char *words = NULL; /* errors of system calls that have no meaning of geb's own */
+#if defined(__GLIBC__) && (__GLIBC__ > 2 || __GLIBC_MINOR__ >= 32)
+    if (rc != INT_MIN) /* static, as ours are, and of no locale */
+        words = strerrordesc_np(-rc);
+#endif
+    return words != NULL ? words : "a system call failed";
 #undef CASE
 }
 

@@ -126,11 +126,12 @@ typedef int geb_handler(struct geb_context *ctx, const struct geb_event *event, 
 
 /* Creates the bus and takes the consumer's role, or resumes a bus of that name if its
  * configuration is equal (config NULL: the default one) and nobody has the role. The bus
- * outlives its handles: geb_remove ends it. name: 1 … 63 of A-Z a-z 0-9 . _ - (in GEB_DIR or
- * /dev/shm/geb-UID), or a path with a slash. Blocks while the kernel allocates the memory; and
- * while somebody repairs the bus, for a second at most. A bus that needs more memory than the
- * machine and its control group have available, less a sixteenth of all, is refused before anything
- * is allocated (-ENOMEM). -EINVAL, -EDOM, -EEXIST, -EBUSY, -EACCES, -ENOSPC, -EPROTO, -EBADMSG. */
+ * outlives its handles: geb_remove ends it. name: 1 … 63 of A-Z a-z 0-9 . _ -, the first no . or -
+ * (in GEB_DIR or /dev/shm/geb-UID), or a path with a slash. Blocks while the kernel allocates the
+ * memory; and while somebody repairs the bus, for a second at most. A bus that needs more memory
+ * than the machine and its control group have available, less a sixteenth of all, is refused before
+ * anything is allocated (-ENOMEM). -EINVAL, -EDOM, -EEXIST, -EBUSY, -EACCES, -ENOSPC, -EPROTO,
+ * -EBADMSG. */
 GEB_API int geb_create(struct geb_bus **bus, const char *name, const struct geb_config *config);
 
 /* The same for a bus that must exist, whatever its configuration. -ENOENT, -EBUSY … */

@@ -342,10 +342,10 @@ int geb_loan(struct geb_producer *p, size_t len, struct geb_loan *loan)
     return 0;
 }
 
-/* Whether this is a loan of ours that is still out. */
+/* Whether this is a loan of ours that is still out; its len is the caller's to change. */
 static int check_loan(const struct geb_producer *p, const struct geb_loan *loan)
 {
-    if (loan == NULL || loan->handle == 0 || !shr_block_valid(&p->map, loan->handle, loan->len) ||
+    if (loan == NULL || loan->handle == 0 || !shr_block_valid(&p->map, loan->handle, 0) ||
         !shr_owner_is(shr_load_relaxed(&p->map.owners[shr_ref_chunk(loan->handle)]), p->heap.owner))
         return gebi_fail(-EINVAL, "this is no loan of this producer, or not any more");
     return 0;
@@ -359,6 +359,8 @@ int geb_commit_with(struct geb_producer *p, struct geb_loan *loan, geb_topic_id 
         rc = check_options(options);
     if (rc == 0)
         rc = check_loan(p, loan);
+    if (rc == 0 && !shr_block_valid(&p->map, loan->handle, loan->len))
+        rc = gebi_fail(-EINVAL, "the loan has no room for %zu bytes", loan->len);
     if (rc == 0 && loan->len > p->max_event) /* a block may have room for more */
         rc = gebi_fail(-EMSGSIZE, "the loan has %zu bytes, max_event is %u", loan->len,
                        p->max_event);

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <cmocka.h>
 
@@ -395,6 +396,23 @@ static int in_default_directory(void *arg)
     return 0;
 }
 
+static int with_small_files(void *unused)
+{
+    struct geb_bus *bus = NULL;
+    (void)unused;
+    SUPPORT_CHECK(setrlimit(RLIMIT_FSIZE, &(struct rlimit){65536, 65536}) == 0);
+    SUPPORT_CHECK(geb_create(&bus, "large", NULL) == -ENOSPC && bus == NULL);
+    SUPPORT_CHECK(strstr(geb_last_error(), "ulimit -f") != NULL);
+    return 0;
+}
+
+/* What exceeds a limit of the size of files gets a signal, by which a program would end. */
+static void limit_of_files(void **state)
+{
+    (void)state;
+    assert_int_equal(support_wait(support_child(with_small_files, NULL)), 0);
+}
+
 static void default_directory(void **state)
 {
     (void)state;
@@ -418,6 +436,7 @@ int main(void)
         cmocka_unit_test(other_layout_versions),
         cmocka_unit_test(no_permission),
         cmocka_unit_test(full_file_system),
+        cmocka_unit_test(limit_of_files),
         cmocka_unit_test(default_directory),
     };
     support_begin();

@@ -307,7 +307,7 @@ static void strange_loans_are_refused(void **state)
     copy.len = 70000; /* beyond what was lent */
     api_refused(geb_commit(a.producer, &copy, a.topic), -EINVAL, "loan");
     copy.len = 4096;
-    api_refused(geb_commit(a.producer, &copy, a.topic), -EINVAL, "loan");
+    api_refused(geb_commit(a.producer, &copy, a.topic), -EINVAL, "no room for 4096 bytes");
     copy = loan;
     copy.handle ^= UINT64_C(1) << 40;
     api_refused(geb_return(a.producer, &copy), -EINVAL, "loan");
@@ -320,6 +320,12 @@ static void strange_loans_are_refused(void **state)
     assert_int_equal(geb_dispatch(a.bus, 0), 1);
     assert_int_equal(record.row[0].data[63], 5);
     assert_int_equal(geb_leave(other), 0);
+    /* Whatever its len says, it can be given back. */
+    assert_int_equal(geb_loan(a.producer, 100, &loan), 0);
+    loan.len = SIZE_MAX;
+    api_refused(geb_commit(a.producer, &loan, a.topic), -EINVAL, "no room");
+    assert_int_equal(geb_return(a.producer, &loan), 0);
+    assert_int_equal(blocks_used(&a), 0);
     api_end(&a);
 }
 

@@ -46,6 +46,7 @@ static void any_result_has_a_text(void **state)
         assert_true(geb_strerror(results[i])[0] != '\0');
     }
     assert_string_equal(geb_strerror(0), geb_strerror(5));
+    assert_string_equal(geb_strerror(-EMFILE), "Too many open files"); /* not geb's: libc's */
 }
 
 /* Those that a user meets by a wrong set-up say what to do about it. */

@@ -63,6 +63,7 @@ def create():
     expect(2, b'unit', 'create', 'no', '--max-event', '4096')
     expect(2, b'64 or 128', 'create', 'no', '--capacity', '100')
     expect(2, b'A-Z', 'create', 'a b')
+    expect(2, b'the first of them no . or -', 'create', '.hidden')
     expect(2, b'Usage', 'create')
     expect(2, b'Usage', 'create', 'a', 'b')
     expect(1, b'mkdir -p', 'create', path('none/no'))
@@ -200,6 +201,11 @@ def no_buses():
     for args in (['info', 'junk'], ['pub', 'junk', 't', 'x'], ['consume', 'junk'],
                  ['rm', 'junk'], ['info', 'link'], ['info', 'torn']):
         expect(1, b'is not a bus', *args)
+    os.mkdir(path('dir'))
+    for name, command in (('junk', 'rm ' + path('junk')), ('link', 'rm ' + path('link')),
+                          ('dir', 'rmdir ' + path('dir')), ('torn', 'geb rm --force torn')):
+        expect(1, f'to remove it:  {command}\n'.encode(), 'info', name)
+    os.rmdir(path('dir'))
     stale = {os.path.basename(s['path']): s for s in doctor()['stale']}
     check(set(stale) == {'old', 'torn', 'junk', 'link'}, f'doctor lists them: {stale}')
     check(stale['old'].get('layout_version') == 77, 'with the layout version')
@@ -272,8 +278,11 @@ def other_user():
     except (PermissionError, subprocess.SubprocessError) as why:
         print(f'--    skipped: {why}')
         return
-    os.chmod(os.environ['GEB_DIR'], 0o711)
     geb('create', 'mine', '--capacity', '64')
+    os.chmod(os.environ['GEB_DIR'], 0o755)
+    listed = expect(0, b'mine: no permission', 'ls', user=nobody)
+    check(b'there is no bus' not in listed.stderr, 'a bus that it must not look at is one')
+    os.chmod(os.environ['GEB_DIR'], 0o711)
     geb('create', 'ours', '--capacity', '64', '--mode', '0666', '--policy', 'block')
     for args in (['info', 'mine'], ['pub', 'mine', 't', 'x'], ['consume', 'mine'], ['rm', 'mine'],
                  ['rm', '--force', 'mine'], ['rm', '--force', 'ours'], ['create', 'new']):

@@ -161,11 +161,12 @@ def no_buses():
     os.truncate(path('torn'), 8192)
     with open(path("it's junk"), 'wb') as f:
         f.write(b'\0' * 9000)
+    os.mkdir(path('dir'))
     report = doctor('--fix', '--remove-unused')
-    check(report['problems'] == 3 and report['fixed'] == 0 and
-          len(os.listdir(os.environ['GEB_DIR'])) == 3, f'nothing was removed: {findings(report)}')
+    check(report['problems'] == 4 and report['fixed'] == 0 and
+          len(os.listdir(os.environ['GEB_DIR'])) == 4, f'nothing was removed: {findings(report)}')
     for what, todo in (('layout version 77', 'geb rm --force'), ('damaged', 'geb rm --force'),
-                       ('is no bus', 'rm ')):
+                       ('is no bus', 'rm '), ('is no bus', 'rmdir ')):
         obey(to_do(what, todo))
     check(doctor()['problems'] == 0 and os.listdir(os.environ['GEB_DIR']) == [], 'all are gone')
 
@@ -195,6 +196,7 @@ def strangers():
         to_do('takes no part in it: 2', 'lsof ' + path('seen'))
         refused = expect(1, b'lsof', 'consume', 'seen', '--timeout', '0s')
         check(b'takes no part' in refused.stderr, 'a consumer is told, too')
+        expect(1, b'lsof', 'rm', 'seen')
         report = doctor('--fix')
         check(report['problems'] == 1 and report['fixed'] == 0, 'it stays until that one ends')
     check(doctor()['problems'] == 0, 'and then is gone')
@@ -234,7 +236,7 @@ def directory():
         os.chmod(own, 0o777)
         with open(own + '/planted', 'wb') as f:
             f.write(b'x')
-        expect(1, b'ermission', 'info', 'shop', **as_user)
+        expect(1, b'nobody else may write (geb doctor --fix)', 'info', 'shop', **as_user)
         expect(0, 'a mode with which geb refuses it', 'doctor', **as_user)
         expect(0, 'done:  its mode is 0700', 'doctor', '--fix', **as_user)
         check(os.stat(own).st_mode & 0o7777 == 0o700, 'its mode')

@@ -79,7 +79,7 @@ def wrong_use():
     foreign = os.path.join(os.environ['GEB_DIR'], 'foreign')
     with open(foreign, 'wb') as f:
         f.write(b'no bus ' * 10000)
-    refused(1, 'geb rm', 'foreign', '--once')
+    refused(1, f'to remove it:  rm {foreign}', 'foreign', '--once')
     os.unlink(foreign)
     check(top('--help').returncode == 0, 'geb-top --help')
 

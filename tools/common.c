@@ -1,12 +1,15 @@
 #include "tools/common.h"
 
 #include "lib/geb.h"
+#include "shmring/layout.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define PROGRESS_NS UINT64_C(500000000)
@@ -66,6 +69,41 @@ void tool_directory_of(const char *bus, char *text, size_t bytes)
         snprintf(text, bytes, "%.*s", (int)(slash > bus ? slash - bus : 1), bus);
 }
 
+void tool_path(const char *bus, char *text, size_t bytes)
+{
+    char dir[256];
+    tool_directory(dir, sizeof dir);
+    if (strchr(bus, '/') != NULL)
+        snprintf(text, bytes, "%s", bus);
+    else
+        snprintf(text, bytes, "%s/%s", dir, bus);
+}
+
+int tool_magic(const char *path, uint32_t *version)
+{
+    struct shr_header header;
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+    if (fd < 0)
+        return errno == ELOOP || errno == ENXIO ? 0 : -errno;
+    int rc = 0;
+    if (fstat(fd, &st) != 0)
+        rc = -errno;
+    else if (S_ISREG(st.st_mode) && pread(fd, &header, sizeof header, 0) == sizeof header &&
+             shr_load_relaxed(&header.magic) == SHR_MAGIC) { /* relaxed: a private copy */
+        *version = header.layout_version;
+        rc = 1;
+    }
+    close(fd);
+    return rc;
+}
+
+const char *tool_remover(const char *path)
+{
+    struct stat st;
+    return lstat(path, &st) == 0 && S_ISDIR(st.st_mode) ? "rmdir" : "rm";
+}
+
 char *tool_quoted(char text[TOOL_QUOTED_BYTES], const char *argument)
 {
     static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
@@ -88,6 +126,19 @@ char *tool_quoted(char text[TOOL_QUOTED_BYTES], const char *argument)
     }
     stpcpy(to, "'");
     return text;
+}
+
+/* geb rm --force removes what was a bus, and nothing else. */
+static void remove_command_print(const char *bus)
+{
+    char path[512], quoted[TOOL_QUOTED_BYTES];
+    uint32_t version;
+    tool_path(bus, path, sizeof path);
+    if (tool_magic(path, &version) == 0)
+        fprintf(stderr, "  it is no bus; to remove it:  %s %s\n", tool_remover(path),
+                tool_quoted(quoted, path));
+    else
+        fprintf(stderr, "  to remove it:  geb rm --force %s\n", tool_quoted(quoted, bus));
 }
 
 static void next_command_print(const char *bus, int rc)
@@ -113,7 +164,7 @@ static void next_command_print(const char *bus, int rc)
         break;
     case -EPROTO:
     case -EBADMSG:
-        fprintf(stderr, "  to remove it:  geb rm --force %s\n", bus_quoted);
+        remove_command_print(bus);
         break;
     case -EBUSY:
     case -EUSERS:

@@ -64,6 +64,14 @@ void tool_directory(char *text, size_t bytes);
 /* And that of one bus, which may be a path. */
 void tool_directory_of(const char *bus, char *text, size_t bytes);
 
+/* Where the library finds the bus; it says so only of those that it can open. */
+void tool_path(const char *bus, char *text, size_t bytes);
+
+/* What a file is: 1 a bus or the remains of one, of *version; 0 something else; or -errno. */
+int tool_magic(const char *path, uint32_t *version);
+/* The command that removes a file that is no bus; of a directory, only if it is empty. */
+const char *tool_remover(const char *path);
+
 /* Whether fd is a terminal that understands escape sequences: TERM is set, and not "dumb". */
 bool tool_terminal(int fd);
 

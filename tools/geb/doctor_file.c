@@ -51,7 +51,8 @@ static void draft_look(struct doctor *doctor, const char *path)
         stale_add(doctor, path, "the creator of a bus died", -1, doctor->fix ? "removed" : NULL,
                   "geb doctor --fix");
     else if (rc != -ENOENT)
-        stale_add(doctor, path, "is no bus", -1, NULL, doctor_command(text, "rm", path));
+        stale_add(doctor, path, "is no bus", -1, NULL,
+                  doctor_command(text, tool_remover(path), path));
 }
 
 static void file_look(const char *path, const char *name, void *user)
@@ -61,7 +62,7 @@ static void file_look(const char *path, const char *name, void *user)
     uint32_t version = 0;
     char remove_bus[DOCTOR_TEXT_BYTES], remove_file[DOCTOR_TEXT_BYTES], list[DOCTOR_TEXT_BYTES];
     doctor_command(remove_bus, "geb rm --force", path);
-    doctor_command(remove_file, "rm", path);
+    doctor_command(remove_file, tool_remover(path), path);
     doctor_command(list, "ls -la", path);
     if (strncmp(name, ".geb-", 5) == 0) {
         draft_look(doctor, path);
@@ -71,7 +72,7 @@ static void file_look(const char *path, const char *name, void *user)
         stale_add(doctor, path, "belongs to somebody else, who can damage it", -1, NULL,
                   remove_file);
     int rc = doctor_bus(doctor, path);
-    int magic = look_magic(path, &version);
+    int magic = tool_magic(path, &version);
     if (rc == -EPROTO && magic == 1)
         stale_add(doctor, path, "has layout version", version, NULL, remove_bus);
     else if (rc == -EBADMSG && magic == 1)

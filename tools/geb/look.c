@@ -1,11 +1,9 @@
 #include "tools/geb/look.h"
 
-#include "shmring/layout.h"
 #include "tools/common.h"
 
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -101,25 +99,6 @@ int look_create_failed(const char *tool, const char *bus, int rc)
     else
         fprintf(stderr, "there is no directory %s\n  to make it:  mkdir -p %s\n", shown, quoted);
     return TOOL_FAILURE;
-}
-
-int look_magic(const char *path, uint32_t *version)
-{
-    struct shr_header header;
-    struct stat st;
-    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
-    if (fd < 0)
-        return errno == ELOOP || errno == ENXIO ? 0 : -errno;
-    int rc = 0;
-    if (fstat(fd, &st) != 0)
-        rc = -errno;
-    else if (S_ISREG(st.st_mode) && pread(fd, &header, sizeof header, 0) == sizeof header &&
-             shr_load_relaxed(&header.magic) == SHR_MAGIC) { /* relaxed: a private copy */
-        *version = header.layout_version;
-        rc = 1;
-    }
-    close(fd);
-    return rc;
 }
 
 const char *look_policy(enum geb_policy policy)

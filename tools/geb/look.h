@@ -34,9 +34,6 @@ int look_directory(const char *dir, void (*each)(const char *path, const char *n
 /* Says why geb_create failed with rc. Returns the exit code. */
 int look_create_failed(const char *tool, const char *bus, int rc);
 
-/* What a file is: 1 a bus or the remains of one, of *version; 0 something else; or -errno. */
-int look_magic(const char *path, uint32_t *version);
-
 const char *look_policy(enum geb_policy policy);
 const char *look_backing(const char *path);
 

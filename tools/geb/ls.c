@@ -21,7 +21,7 @@ static const char usage[] =
 
 struct listing {
     bool json;
-    uint32_t cnt;
+    uint32_t cnt, unseen_cnt; /* unseen: there, but not to be looked at */
     int code;
 };
 
@@ -77,10 +77,12 @@ static void row_print(const char *path, const char *name, void *user)
         else
             text_row_print(&look, list);
     } else if (rc == -EPROTO) {
-        look_magic(path, &version);
+        list->unseen_cnt++;
+        tool_magic(path, &version);
         fprintf(stderr, "geb ls: %s has layout version %" PRIu32 ", which this geb does not read\n",
                 shown, version);
     } else if (rc == -EACCES) {
+        list->unseen_cnt++;
         fprintf(stderr, "geb ls: %s: no permission to look at it\n", shown);
     }
     look_free(&look);
@@ -108,7 +110,7 @@ int command_ls(int argc, char **argv)
                 strerror(-rc), dir);
         return TOOL_FAILURE;
     }
-    if (list.cnt == 0)
+    if (list.cnt == 0 && list.unseen_cnt == 0)
         fprintf(stderr, "geb ls: there is no bus in %s\n  to create one:  geb create shop\n", dir);
     return list.code != TOOL_OK ? list.code : look_done("geb ls");
 }

@@ -23,40 +23,35 @@ static const char usage[] =
     "BUS is a name (in GEB_DIR, or /dev/shm/geb-UID) or a path with a slash; GEB_BUS is its\n"
     "default.\n";
 
-/* Those of a bus who live. */
-static void users_print(const struct look *look)
+/* Those of a bus who live. Returns how many. */
+static uint32_t users_print(const struct look *look)
 {
     char name[48];
+    uint32_t cnt = 0;
     for (uint32_t i = 0; i < look->row_cnt; i++) {
         const struct geb_participant *row = &look->rows[i];
-        if (!look_is_dead(row))
-            fprintf(stderr, "  %s: process %" PRIu32 " (%s), %s\n",
-                    row->slot == 0 ? "consumer" : "producer", row->pid,
-                    look_shown(name, sizeof name, row->name), row->state);
+        if (look_is_dead(row))
+            continue;
+        cnt++;
+        fprintf(stderr, "  %s: process %" PRIu32 " (%s), %s\n",
+                row->slot == 0 ? "consumer" : "producer", row->pid,
+                look_shown(name, sizeof name, row->name), row->state);
     }
+    return cnt;
 }
 
 static int in_use(const char *bus)
 {
     struct look look;
-    char quoted[TOOL_QUOTED_BYTES];
+    char quoted[TOOL_QUOTED_BYTES], why[512];
+    tool_shown(why, sizeof why, geb_last_error());
     fprintf(stderr, "geb rm: cannot remove \"%s\": it is in use\n", bus);
-    if (look_take(&look, bus) == 0)
-        users_print(&look);
+    /* Who has no row: a standby, who repairs it, a stranger. The library knows of them. */
+    if (look_take(&look, bus) != 0 || users_print(&look) == 0)
+        fprintf(stderr, "  %s\n", why);
     look_free(&look);
     fprintf(stderr, "  end them first, or:  geb rm --force %s\n", tool_quoted(quoted, bus));
     return TOOL_FAILURE;
-}
-
-/* Where the library finds the bus; it says so only of those that it can open. */
-static void path_write(const char *bus, char *path, size_t bytes)
-{
-    char dir[256];
-    tool_directory(dir, sizeof dir);
-    if (strchr(bus, '/') != NULL)
-        snprintf(path, bytes, "%s", bus);
-    else
-        snprintf(path, bytes, "%s/%s", dir, bus);
 }
 
 /* refusal: what geb_remove said. */
@@ -67,8 +62,8 @@ static int remove_anyway(const char *bus, int refusal)
     char path[512];
     if (refusal == -EINVAL || refusal == -ENOENT)
         return tool_explain("geb rm", "cannot remove", bus, refusal);
-    path_write(bus, path, sizeof path);
-    int rc = look_magic(path, &version);
+    tool_path(bus, path, sizeof path);
+    int rc = tool_magic(path, &version);
     if (rc < 0) {
         fprintf(stderr, "geb rm: cannot read %s: %s\n", path, strerror(-rc));
         return tool_exit_code(rc);
