@@ -266,7 +266,8 @@ struct geb_loan {
 
 /* Borrows room for len bytes (1 … max_event). Waits by the policy as geb_publish does; a loan
  * that is neither committed nor returned comes back when its producer leaves or dies. Several
- * loans may be out at the same time. */
+ * loans may be out at the same time. -ENOBUFS, here as elsewhere: nothing is free now, and memory
+ * that other producers keep for later is asked for 2 ms after it was asked for in vain. */
 GEB_API int geb_loan(struct geb_producer *producer, size_t len, struct geb_loan *loan);
 
 /* Publishes the loan's first loan->len bytes (shrink it if you need less), without a copy. On

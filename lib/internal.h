@@ -227,6 +227,7 @@ static inline int gebi_check_producer(const struct geb_producer *p)
 struct gebi_overrun {
     uint64_t wait_until_ns;
     uint32_t drops;
+    uint32_t reclaims;          /* that brought something, which others may take */
     uint32_t attempts;          /* to drop something … */
     uint32_t stuck;             /* … with nothing to drop or to pass */
     uint64_t overfull_since_ns; /* since when the ring seems to hold more than it has cells */

@@ -8,6 +8,8 @@
  * ring is damaged. An honest one gives room long before. */
 #define ATTEMPTS_MAX  65536u
 #define PATIENCES_MAX 128u
+/* Times that reclaimed memory may go to others. */
+#define RECLAIMS_MAX 16u
 /* Looks in a row that found room which was gone at the attempt. */
 #define LOOKS_MAX 64u
 /* The consumer is gone when nobody has held its lock for so long. */
@@ -130,7 +132,7 @@ static int drop(struct geb_producer *p, struct gebi_overrun *o, bool for_block)
 {
     if (for_block && o->drops++ >= DROPS_PER_PUBLISH) {
         /* What we dropped may have been the last that kept a chunk of somebody who is gone. */
-        if (shr_slab_reclaim(&p->heap, true))
+        if (o->drops <= DROPS_PER_PUBLISH + RECLAIMS_MAX && shr_slab_reclaim(&p->heap, true))
             return 0;
         return gebi_fail(-ENOBUFS, "no block of %s came free by dropping %u events", p->map.path,
                          DROPS_PER_PUBLISH);
@@ -154,8 +156,10 @@ SHR_COLD int gebi_make_room(struct geb_producer *p, int rc, struct gebi_overrun 
         count(&p->writer.peer->full, 1);
     o->counted = true;
     /* Chunks that the dead left and that idle owners keep, before anybody drops, waits or fails. */
-    if (for_block && shr_slab_reclaim(&p->heap, false))
+    if (for_block && o->reclaims < RECLAIMS_MAX && shr_slab_reclaim(&p->heap, false)) {
+        o->reclaims++;
         return 0;
+    }
     switch (p->map.geo.policy) {
     case SHR_DROP_OLDEST:
         return drop(p, o, for_block);

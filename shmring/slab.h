@@ -75,12 +75,13 @@ struct shr_heap {
     uint32_t pool_skip;    /* slow allocations that do without a look at the pool: it was empty */
     uint32_t trim_class;   /* where the next look for wholly free chunks goes on */
     uint32_t trim_chunk;
-    uint32_t trim_kept;       /* 1: one wholly free chunk of trim_class was met and kept */
-    uint32_t wanted_chunks;   /* what the last allocation that found nothing lacked */
-    uint32_t dry_class;       /* its class … */
-    uint32_t dry_seq;         /* … hot->freed.seq before it looked everywhere … */
-    uint64_t dry_until_ns;    /* … and until when it is not worth to do so again */
-    uint64_t reclaimed_ns[2]; /* when this heap reclaimed last, early and late */
+    uint32_t trim_kept;     /* 1: one wholly free chunk of trim_class was met and kept */
+    uint32_t wanted_chunks; /* what the last allocation that found nothing lacked */
+    uint32_t dry_class;     /* its class … */
+    uint32_t dry_seq;       /* … hot->freed.seq before it looked everywhere … */
+    uint64_t dry_until_ns;  /* … and until when it is not worth to do so again */
+    uint64_t vain_ns[2];    /* when this heap reclaimed and nothing came, early and late */
+    uint64_t swept_ns[2];   /* when it looked for the dead then */
     struct shr_heap_class cls[SHR_CLASS_CNT + 1]; /* the last one: first chunk and length of runs */
 };
 
@@ -180,9 +181,10 @@ uint32_t shr_slab_orphans(const struct shr_map *map);
 uint32_t shr_slab_recall(struct shr_map *map);
 
 /* For an owner to whom shr_alloc said -ENOBUFS: sweeps slots of the dead and their chunks, and if
- * that is not enough recalls. True: something came back, so try again. False: nothing did, or
- * somebody else is at it, or this heap did so less than 2 ms ago; `late` calls, the last before
- * giving up, have a count of their own. Some system calls for each participant; never waits. */
+ * that is not enough recalls. True: something came back, so try again. False: nothing did, now or
+ * for this heap less than 2 ms ago, or somebody else is at it; `late` calls, the last before giving
+ * up, have a time of their own. A few microseconds for each core (membarrier), and every 2 ms some
+ * system calls for each participant; never waits. */
 bool shr_slab_reclaim(struct shr_heap *heap, bool late);
 
 /* Settles the hand of a dead participant. `taken` is the ring's tail, read after the death: a hand

@@ -161,7 +161,7 @@ bool shr_slab_reclaim(struct shr_heap *heap, bool late)
     uint64_t other_ns = shr_load_relaxed(since); /* relaxed: it spares work, and guards nothing */
 
     if (map->geo.chunk_cnt == 0 ||
-        (heap->reclaimed_ns[late] != 0 && now_ns - heap->reclaimed_ns[late] < RECLAIM_EVERY_NS))
+        (heap->vain_ns[late] != 0 && now_ns - heap->vain_ns[late] < RECLAIM_EVERY_NS))
         return false;
     if ((other_ns != 0 && now_ns - other_ns < RECLAIM_ALONE_NS) ||
         !shr_cas_acq_rel(since, other_ns, now_ns))
@@ -169,7 +169,10 @@ bool shr_slab_reclaim(struct shr_heap *heap, bool late)
     struct shr_ring ring;
     shr_ring_init(&ring, map);
     uint32_t before = pool_cnt(map);
-    shr_sweep_dead(map, &ring, false); /* so that their chunks are seen to be orphans */
+    if (heap->swept_ns[late] == 0 || now_ns - heap->swept_ns[late] >= RECLAIM_EVERY_NS) {
+        shr_sweep_dead(map, &ring, false); /* so that their chunks are seen to be orphans */
+        heap->swept_ns[late] = now_ns;
+    }
     uint64_t head = shr_load_acquire(&ring.hot->head);
     /* edge R6 acquire: what is taken, before the hands that took it. */
     shr_slab_sweep(map, head, shr_load_acquire(ring.free));
@@ -177,7 +180,7 @@ bool shr_slab_reclaim(struct shr_heap *heap, bool late)
     if (after == before || after < heap->wanted_chunks || heap->wanted_chunks > 1)
         after += shr_slab_recall(map);
     shr_cas_release(since, now_ns, 0);
-    heap->reclaimed_ns[late] = shr_now_ns();
+    heap->vain_ns[late] = after > before ? 0 : shr_now_ns();
     heap->pool_skip = 0;
     heap->dry_until_ns = 0;
     return after > before;

@@ -4,7 +4,8 @@
  *
  * Method: one process plays them all, by a seeded generator: copies, batches and loans of all
  * sizes, with and without options; dispatch of some, of all; consumers that close, with and without
- * draining, and successors; producers that leave with loans out. Beside the bus there is a plain
+ * draining, and successors; producers that leave with loans out; the largest event for an empty
+ * bus. Beside the bus there is a plain
  * queue, by which each delivery and, after each call, the whole account is judged. Under
  * drop-oldest the queue loses at its front what the account says was dropped, and for an event that
  * needs no block exactly one. Deaths are the crash and stress suites'. */
@@ -287,6 +288,29 @@ static void leave(uint32_t i)
     memset(w.loan[i], 0, sizeof(w.loan[i]));
 }
 
+/* An empty bus has room for the largest event, whoever used the memory before; for who asked in
+ * vain, after 2 ms, as if they had passed. */
+static void fill_empty(struct geb_producer *p, uint32_t handles)
+{
+    struct geb_options options = GEB_OPTIONS_INIT;
+    struct cell c = {.cnt = 1, .event[0] = new_event(p, EVENT_MAX)};
+    for (uint32_t i = 0; i < handles; i++) {
+        for (uint32_t k = 0; k < LOANS; k++) {
+            if (w.loan[i][k].handle != 0)
+                assert_int_equal(geb_return(w.p[i], &w.loan[i][k]), 0);
+            w.loan[i][k] = (struct geb_loan){0};
+        }
+    }
+    dispatch(0);
+    options.wait_until_ns = 0;
+    options.key = c.event[0].key;
+    stress_fill(payload, EVENT_MAX, 0, c.event[0].serial);
+    memset(p->heap.vain_ns, 0, sizeof(p->heap.vain_ns));
+    int rc = geb_publish_with(p, w.topic[c.event[0].topic], payload, EVENT_MAX, &options);
+    assert_int_equal(rc, 0);
+    note(&c, rc, true);
+}
+
 static void step(uint32_t handles)
 {
     uint32_t i = pick(handles), what = pick(100);
@@ -302,6 +326,8 @@ static void step(uint32_t handles)
         dispatch(0);
     else if (what < 98)
         close_and_open(pick(2) != 0);
+    else if (what < 99)
+        fill_empty(w.p[i], handles);
     else if (pick(4) == 0) {
         leave(i);
         join(i);

@@ -212,8 +212,12 @@ static void reclaiming_is_rare_and_for_one(void **state)
     assert_int_equal(shr_load_relaxed(since), 0);
     for (uint32_t i = 0; i < CHUNKS; i++)
         assert_int_equal(owner(i), 0);
-    /* Again there is something, and not before its time. The last call before giving up has a time
-     * of its own. */
+    /* Again there is something, and then nothing. Behind that not before its time. The last call
+     * before giving up has a time of its own. */
+    shr_store_relaxed(&map.owners[0], a.owner);
+    assert_true(shr_slab_reclaim(&b, false));
+    assert_int_equal(owner(0), 0);
+    assert_false(shr_slab_reclaim(&b, false));
     shr_store_relaxed(&map.owners[0], a.owner);
     now_ns += EVERY - 1;
     assert_false(shr_slab_reclaim(&b, false));
