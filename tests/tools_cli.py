@@ -5,9 +5,11 @@ and name the next command.
 Method: each use and wrong use as a process, with its exit code and a word of its message; live,
 killed and foreign users of a bus; files that are no buses.
 """
+import fcntl
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 
@@ -184,6 +186,21 @@ def rm():
     check(not os.path.exists(path('idle')), 'an unused bus is removed')
 
 
+def rm_without_rows():
+    """who has no row is named, too: a standby, who repairs the bus, a stranger"""
+    for first, cnt, kind, word in ((1 << 21, 1, fcntl.F_WRLCK, b'in use by a standby'),
+                                   (1 << 20, 1, fcntl.F_WRLCK, b'is being repaired'),
+                                   (0, 2, fcntl.F_RDLCK, b'takes no part')):
+        geb('create', 'held', '--capacity', '64')
+        with open(path('held'), 'r+b') as f:
+            lock = struct.pack('hhqqi4x', kind, os.SEEK_SET, first, cnt, 0)
+            fcntl.fcntl(f, 37, lock)  # F_OFD_SETLK
+            expect(1, word, 'rm', 'held')
+            said = expect(0, b'from under', 'rm', '--force', 'held').stderr
+            check(word in said, b'--force says whom: ' + said)
+        check(not os.path.exists(path('held')), 'and removes it')
+
+
 def no_buses():
     """files that are no buses, damaged ones, and those of another version"""
     geb('create', 'old', '--capacity', '64')
@@ -293,5 +310,5 @@ def other_user():
     check(expect(0, 'from nobody', 'consume', 'ours', '--count', '1').returncode == 0, 'it came')
 
 
-run(help_texts, create, ls, ls_participants, closed_streams, too_large, rm, no_buses, dead_owners,
-    machine, other_user)
+run(help_texts, create, ls, ls_participants, closed_streams, too_large, rm, rm_without_rows, no_buses,
+    dead_owners, machine, other_user)

@@ -23,8 +23,9 @@ static const char usage[] =
     "BUS is a name (in GEB_DIR, or /dev/shm/geb-UID) or a path with a slash; GEB_BUS is its\n"
     "default.\n";
 
-/* Those of a bus who live. Returns how many. */
-static uint32_t users_print(const struct look *look)
+/* Those of a bus who live. why: what the library said. Some have no row: a standby, who repairs it,
+ * a stranger. The library knows of them. */
+static void users_print(const struct look *look, const char *why)
 {
     char name[48];
     uint32_t cnt = 0;
@@ -37,7 +38,8 @@ static uint32_t users_print(const struct look *look)
                 row->slot == 0 ? "consumer" : "producer", row->pid,
                 look_shown(name, sizeof name, row->name), row->state);
     }
-    return cnt;
+    if (cnt == 0)
+        fprintf(stderr, "  %s\n", why);
 }
 
 static int in_use(const char *bus)
@@ -46,9 +48,8 @@ static int in_use(const char *bus)
     char quoted[TOOL_QUOTED_BYTES], why[512];
     tool_shown(why, sizeof why, geb_last_error());
     fprintf(stderr, "geb rm: cannot remove \"%s\": it is in use\n", bus);
-    /* Who has no row: a standby, who repairs it, a stranger. The library knows of them. */
-    if (look_take(&look, bus) != 0 || users_print(&look) == 0)
-        fprintf(stderr, "  %s\n", why);
+    look_take(&look, bus);
+    users_print(&look, why);
     look_free(&look);
     fprintf(stderr, "  end them first, or:  geb rm --force %s\n", tool_quoted(quoted, bus));
     return TOOL_FAILURE;
@@ -59,9 +60,10 @@ static int remove_anyway(const char *bus, int refusal)
 {
     struct look look;
     uint32_t version = 0;
-    char path[512];
+    char path[512], why[512];
     if (refusal == -EINVAL || refusal == -ENOENT)
         return tool_explain("geb rm", "cannot remove", bus, refusal);
+    tool_shown(why, sizeof why, geb_last_error()); /* before a look at the bus fails, too */
     tool_path(bus, path, sizeof path);
     int rc = tool_magic(path, &version);
     if (rc < 0) {
@@ -79,7 +81,7 @@ static int remove_anyway(const char *bus, int refusal)
         code = tool_exit_code(-errno);
     } else if (seen && refusal == -EBUSY) {
         fprintf(stderr, "geb rm: removed \"%s\" from under:\n", bus);
-        users_print(&look);
+        users_print(&look, why);
     }
     look_free(&look);
     return code;
