@@ -79,6 +79,10 @@ int gebi_path(const char *name, bool make_dir, char path[SHR_PATH_BYTES])
                          "/dev/shm/geb-%u must be a directory of yours to which nobody else may "
                          "write (geb doctor --fix); or set GEB_DIR",
                          (unsigned)geteuid());
+    if (rc == -EROFS || rc == -ENOSPC) {
+        snprintf(path, SHR_PATH_BYTES, "/dev/shm/geb-%u", (unsigned)geteuid());
+        return gebi_fail_file(rc, "cannot make ", path);
+    }
     return rc < 0 ? gebi_fail(rc, "the directory of the bus %s: %s; or set GEB_DIR", name,
                               geb_strerror(rc))
                   : 0;
@@ -192,7 +196,7 @@ static int create_failed(const char *path, const struct shr_config *config, int 
                          "the bus needs %s, %s of memory are available: "
                          "use fewer or smaller slabs, or a smaller capacity",
                          memory_text(needed, bytes), memory_text(room, available));
-    return gebi_fail(rc, "cannot create %s: %s", path, geb_strerror(rc));
+    return gebi_fail_file(rc, "cannot create ", path);
 }
 
 /* Attaches or creates; both may happen when others create and remove at the same time. */
@@ -207,7 +211,7 @@ static int reach(struct geb_bus *bus, const char *path, const struct shr_config 
                 return gebi_fail(rc, "%s exists with another %s", path, why);
         }
         if (rc != -ENOENT || config == NULL)
-            return rc < 0 ? gebi_fail(rc, "%s: %s", path, geb_strerror(rc)) : 0;
+            return rc < 0 ? gebi_fail_file(rc, "", path) : 0;
         rc = check_limit(config);
         if (rc < 0)
             return rc;
@@ -380,7 +384,7 @@ static int remove_bus(const char *name, bool unused_only)
         return rc;
     rc = shr_segment_attach(&map, path, true);
     if (rc < 0)
-        return gebi_fail(rc, "%s: %s", path, geb_strerror(rc));
+        return gebi_fail_file(rc, "", path);
     rc = shr_lock_take_all(&map, &lock);
     if (rc == -EBUSY)
         rc = name_user(&map);

@@ -49,6 +49,14 @@ int gebi_fail(int rc, const char *format, ...)
     return rc;
 }
 
+int gebi_fail_file(int rc, const char *what, const char *path)
+{
+    if (rc == -EROFS)
+        return gebi_fail(-EACCES, "%s%s: the file system is read-only: remount it, or set GEB_DIR",
+                         what, path);
+    return gebi_fail(rc, "%s%s: %s", what, path, geb_strerror(rc));
+}
+
 bool gebi_is_dispatching(const struct shr_map *map)
 {
     for (const struct gebi_dispatching *d = gebi_dispatching; d != NULL; d = d->outer) {

@@ -62,6 +62,10 @@ __attribute__((format(printf, 2, 3), cold)) int gebi_fail(int rc, const char *fo
 /* The path of the bus `name`, as shr_segment_path, with the text for what was wrong. */
 int gebi_path(const char *name, bool make_dir, char path[SHR_PATH_BYTES]);
 
+/* gebi_fail for the file of a bus. what: "" or what was to be done, with a space behind it. Where
+ * the number has several causes, the words are those of the one at hand; -EROFS becomes -EACCES. */
+SHR_COLD int gebi_fail_file(int rc, const char *what, const char *path);
+
 /* The buses whose handlers run on this thread right now, the innermost first. */
 struct gebi_dispatching {
     uint64_t id; /* geo.id[0] */

@@ -78,7 +78,7 @@ int geb_join(struct geb_producer **producer, const char *name, const char *who)
     rc = shr_segment_attach(&p->map, path, true);
     if (rc < 0) {
         gebi_handle_end(p, sizeof(*p));
-        return gebi_fail(rc, "%s: %s", path, geb_strerror(rc));
+        return gebi_fail_file(rc, "", path);
     }
     rc = take_slot(p, who != NULL ? who : "");
     if (rc == 0) {

@@ -31,7 +31,7 @@ int geb_watch(struct geb_watch **watch, const char *name)
     rc = shr_segment_attach(&w->map, path, false);
     if (rc < 0) {
         gebi_handle_end(w, sizeof(*w));
-        return gebi_fail(rc, "%s: %s", path, geb_strerror(rc));
+        return gebi_fail_file(rc, "", path);
     }
     w->magic = GEBI_WATCH_MAGIC;
     *watch = w;

@@ -120,7 +120,7 @@ int geb_repair(const char *name, struct geb_repair *repair)
     *repair = (struct geb_repair){.size = sizeof(*repair)};
     rc = shr_segment_attach(&map, path, true);
     if (rc < 0)
-        return gebi_fail(rc, "%s: %s", path, geb_strerror(rc));
+        return gebi_fail_file(rc, "", path);
     rc = shr_lock_take(&map, SHR_LOCK_SWEEP, &sweep);
     if (rc == -EBUSY && shr_lock_held(&map, SHR_LOCK_SWEEP) == 0)
         rc = gebi_fail(rc, GEBI_STRANGER, path, path);

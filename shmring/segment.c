@@ -238,7 +238,6 @@ static int open_bus(const char *path, bool writable)
     case ENXIO:
     case ENODEV:
         return -EBADMSG;
-    case EROFS:
     case EPERM:
         return -EACCES;
     case ENOTDIR:

@@ -89,8 +89,9 @@ int shr_segment_create(struct shr_map *map, const char *path, const struct shr_c
  * else; or what the kernel said. */
 int shr_draft_check(const char *path, bool remove);
 
-/* Maps an existing bus; read-only if not writable. -ENOENT: none. -EACCES. -EPROTO: other layout
- * version. -EBADMSG: not a bus, truncated, or a field that does not fit. */
+/* Maps an existing bus; read-only if not writable. -ENOENT: none. -EACCES. -EROFS: writable, in a
+ * file system that is not. -EPROTO: other layout version. -EBADMSG: not a bus, truncated, or a
+ * field that does not fit. */
 int shr_segment_attach(struct shr_map *map, const char *path, bool writable);
 
 /* Unmaps and closes. Safe on a zeroed struct and after itself. */

@@ -314,6 +314,29 @@ static void no_permission(void **state)
 
 /* ---- a full file system ---------------------------------------------------------------------- */
 
+/* Who only looks at a bus still may. */
+static void when_read_only(const char *place, const char *name)
+{
+    struct geb_config config = api_config(GEB_BLOCK, 4);
+    struct geb_repair repair = GEB_REPAIR_INIT;
+    struct geb_producer *producer = NULL;
+    struct geb_bus *bus = NULL;
+    struct geb_watch *watch = NULL;
+    SUPPORT_CHECK(mount("none", place, NULL, MS_REMOUNT | MS_RDONLY, "size=2m") == 0);
+    for (int i = 0; i < 6; i++) {
+        int rc = i == 0   ? geb_create(&bus, "other", &config)
+                 : i == 1 ? geb_create(&bus, name, &config)
+                 : i == 2 ? geb_open(&bus, name)
+                 : i == 3 ? geb_join(&producer, name, "x")
+                 : i == 4 ? geb_repair(name, &repair)
+                          : geb_remove(name);
+        SUPPORT_CHECK(rc == -EACCES && strstr(geb_last_error(), "is read-only") != NULL);
+        SUPPORT_CHECK(bus == NULL && producer == NULL);
+    }
+    SUPPORT_CHECK(geb_watch(&watch, name) == 0 && geb_unwatch(watch) == 0);
+    SUPPORT_CHECK(mount("none", place, NULL, MS_REMOUNT, "size=2m") == 0);
+}
+
 /* 77: this machine has no mount namespaces for us. */
 static int on_small_tmpfs(void *arg)
 {
@@ -348,7 +371,10 @@ static int on_small_tmpfs(void *arg)
     struct geb_bus *second = NULL;
     SUPPORT_CHECK(geb_create(&second, "second", &config) == -ENOSPC && second == NULL);
     SUPPORT_CHECK(support_entries(place) == 2);
-    SUPPORT_CHECK(geb_leave(producer) == 0 && geb_close(bus, 0) == 0 && geb_remove("small") == 0);
+    SUPPORT_CHECK(geb_leave(producer) == 0 && geb_close(bus, 0) == 0);
+    SUPPORT_CHECK(close(fd) == 0 && unlink(path) == 0);
+    when_read_only(place, "small");
+    SUPPORT_CHECK(geb_remove("small") == 0);
     return 0;
 }
 

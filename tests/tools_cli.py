@@ -161,6 +161,38 @@ def too_large():
     os.unlink(path('meminfo'))
 
 
+def in_tmpfs(options, command):
+    """geb with an own tmpfs of these mount options for its buses, or None if that cannot be"""
+    own = ['unshare', '-m', 'sh', '-c', 'mount -t tmpfs -o "$0" tmpfs "$1" && shift && exec "$@"',
+           options, path('mount')]
+    if subprocess.run([*own, 'true'], check=False, stderr=subprocess.DEVNULL).returncode:
+        return None
+    return subprocess.run([*own, *command], capture_output=True, check=False,
+                          env={**os.environ, 'GEB_DIR': path('mount')})
+
+
+def unfit_file_systems():
+    """a read-only file system is called so (root only)"""
+    os.mkdir(path('mount'))
+    old = 'create old --capacity 64 --slabs 0B'
+    make = '"$0" ' + old
+    remount = 'mount -o remount,ro "$GEB_DIR"'
+    for options, before, args, words, todo in (
+            ('size=2m', 'true', 'create new', b'is read-only', b'findmnt -T '),
+            ('size=2m', make, old, b'is read-only', b'findmnt -T '),
+            ('size=2m', make, 'pub old t x', b'is read-only', b'findmnt -T '),
+            ('size=2m', make, 'consume old', b'is read-only', b'findmnt -T '),
+            ('size=2m', make, 'rm old', b'is read-only', b'findmnt -T ')):
+        said = in_tmpfs(options, ['sh', '-c', f'{before} && {remount} && exec "$0" {args}', GEB])
+        if said is None:
+            print('--    skipped: no mount namespace')
+            break
+        check(said.returncode == 1 and words in said.stderr and
+              todo + path('mount').encode() in said.stderr and b'owner' not in said.stderr and
+              b'full' not in said.stderr, f'{args}: {said.returncode} {said.stderr}')
+    os.rmdir(path('mount'))
+
+
 def rm():
     """refuses while participants live, and names them; --force does not"""
     geb('create', 'used')
@@ -310,5 +342,5 @@ def other_user():
     check(expect(0, 'from nobody', 'consume', 'ours', '--count', '1').returncode == 0, 'it came')
 
 
-run(help_texts, create, ls, ls_participants, closed_streams, too_large, rm, rm_without_rows, no_buses,
-    dead_owners, machine, other_user)
+run(help_texts, create, ls, ls_participants, closed_streams, too_large, unfit_file_systems, rm,
+    rm_without_rows, no_buses, dead_owners, machine, other_user)

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define PROGRESS_NS UINT64_C(500000000)
@@ -141,9 +142,20 @@ static void remove_command_print(const char *bus)
         fprintf(stderr, "  to remove it:  geb rm --force %s\n", tool_quoted(quoted, bus));
 }
 
+/* The file system of a directory, or of the one in which it would be made: dir becomes that. */
+static void file_system_read(char *dir, struct statvfs *fs)
+{
+    char *slash;
+    *fs = (struct statvfs){0};
+    while (statvfs(dir, fs) != 0 && errno == ENOENT && (slash = strrchr(dir, '/')) != NULL &&
+           slash > dir)
+        *slash = '\0';
+}
+
 static void next_command_print(const char *bus, int rc)
 {
     char dir[256], dir_quoted[TOOL_QUOTED_BYTES], bus_quoted[TOOL_QUOTED_BYTES];
+    struct statvfs fs;
     tool_directory(dir, sizeof dir);
     tool_quoted(dir_quoted, dir);
     tool_quoted(bus_quoted, bus);
@@ -151,10 +163,14 @@ static void next_command_print(const char *bus, int rc)
         fprintf(stderr, "  to create it:  geb create %s\n  the buses in %s:  geb ls\n", bus_quoted,
                 dir_quoted);
     tool_directory_of(bus, dir, sizeof dir);
+    file_system_read(dir, &fs);
     tool_quoted(dir_quoted, dir);
     switch (rc) {
     case -EACCES:
-        fprintf(stderr, "  whose they are:  ls -la %s\n", dir_quoted);
+        if ((fs.f_flag & ST_RDONLY) != 0)
+            fprintf(stderr, "  how it is mounted:  findmnt -T %s\n", dir_quoted);
+        else
+            fprintf(stderr, "  whose they are:  ls -la %s\n", dir_quoted);
         break;
     case -ENOSPC:
         fprintf(stderr, "  how full it is:  df -h %s\n", dir_quoted);
@@ -199,8 +215,9 @@ int tool_explain(const char *tool, const char *what, const char *bus, int rc)
     fprintf(stderr, "%s: %s", tool, what);
     if (bus != NULL)
         fprintf(stderr, " \"%s\"", tool_shown(name, sizeof name, bus));
-    /* These two errors have no words of their own. */
-    bool is_named = (rc == -EINVAL || rc == -EDOM) && detail[0] != '\0';
+    /* The first two have no words of their own, those of the others do not fit all causes. */
+    bool is_named = (rc == -EINVAL || rc == -EDOM || rc == -EACCES || rc == -ENOSPC) &&
+                    detail[0] != '\0';
     if (is_named || strstr(detail, words) != NULL)
         fprintf(stderr, ": %s\n", detail);
     else
