@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/statvfs.h>
 #include <time.h>
 
 #define RETIRE_PAUSE_NS 50000 /* a visit is shorter, unless it is off the processor */
@@ -49,10 +50,27 @@ int gebi_fail(int rc, const char *format, ...)
     return rc;
 }
 
+/* Whether the file system in which the path is, or would be, has no room for one more file. */
+static bool inodes_are_gone(const char *path)
+{
+    struct statvfs fs;
+    char dir[SHR_PATH_BYTES];
+    const char *slash = strrchr(path, '/');
+    snprintf(dir, sizeof(dir), "%.*s", slash != NULL ? (int)(slash - path) + 1 : 1,
+             slash != NULL ? path : ".");
+    /* A file system without a limit says that it has none at all. */
+    return statvfs(dir, &fs) == 0 && fs.f_files != 0 && fs.f_favail == 0;
+}
+
 int gebi_fail_file(int rc, const char *what, const char *path)
 {
     if (rc == -EROFS)
         return gebi_fail(-EACCES, "%s%s: the file system is read-only: remount it, or set GEB_DIR",
+                         what, path);
+    if (rc == -ENOSPC && inodes_are_gone(path))
+        return gebi_fail(rc,
+                         "%s%s: the file system has no inodes left: remove files from it, or set "
+                         "GEB_DIR",
                          what, path);
     return gebi_fail(rc, "%s%s: %s", what, path, geb_strerror(rc));
 }

@@ -375,6 +375,10 @@ static int on_small_tmpfs(void *arg)
     SUPPORT_CHECK(close(fd) == 0 && unlink(path) == 0);
     when_read_only(place, "small");
     SUPPORT_CHECK(geb_remove("small") == 0);
+    /* It has room again, but not for one more file. */
+    SUPPORT_CHECK(mount("none", place, NULL, MS_REMOUNT, "nr_inodes=1") == 0);
+    SUPPORT_CHECK(geb_create(&second, "second", &config) == -ENOSPC && second == NULL);
+    SUPPORT_CHECK(strstr(geb_last_error(), "no inodes left") != NULL);
     return 0;
 }
 

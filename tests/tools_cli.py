@@ -70,7 +70,7 @@ def create():
     expect(2, b'Usage', 'create', 'a', 'b')
     expect(1, b'mkdir -p', 'create', path('none/no'))
     expect(1, b'mkdir -p', 'consume', path('none/no'))
-    expect(1, b'no file can be made', 'create', '/proc/no')
+    expect(1, b'findmnt -T /proc', 'create', '/proc/no')
     expect(2, b'GEB_BUS', 'create')
     said = expect(2, b'A-Z', 'create', 'a\nb\033[31m').stderr
     check(b'\033' not in said and b'a?b?[31m' in said, b'nothing that a terminal obeys: ' + said)
@@ -172,7 +172,7 @@ def in_tmpfs(options, command):
 
 
 def unfit_file_systems():
-    """a read-only file system is called so (root only)"""
+    """a read-only file system, and one without inodes, are called so (root only)"""
     os.mkdir(path('mount'))
     old = 'create old --capacity 64 --slabs 0B'
     make = '"$0" ' + old
@@ -182,8 +182,10 @@ def unfit_file_systems():
             ('size=2m', make, old, b'is read-only', b'findmnt -T '),
             ('size=2m', make, 'pub old t x', b'is read-only', b'findmnt -T '),
             ('size=2m', make, 'consume old', b'is read-only', b'findmnt -T '),
-            ('size=2m', make, 'rm old', b'is read-only', b'findmnt -T ')):
-        said = in_tmpfs(options, ['sh', '-c', f'{before} && {remount} && exec "$0" {args}', GEB])
+            ('size=2m', make, 'rm old', b'is read-only', b'findmnt -T '),
+            ('nr_inodes=1', '', 'create new', b'no inodes left', b'df -i ')):
+        said = in_tmpfs(options, ['sh', '-c', (f'{before} && {remount} && ' if before else '') +
+                                  'exec "$0" ' + args, GEB])
         if said is None:
             print('--    skipped: no mount namespace')
             break

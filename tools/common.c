@@ -173,7 +173,11 @@ static void next_command_print(const char *bus, int rc)
             fprintf(stderr, "  whose they are:  ls -la %s\n", dir_quoted);
         break;
     case -ENOSPC:
-        fprintf(stderr, "  how full it is:  df -h %s\n", dir_quoted);
+        /* Without a limit there are 0 inodes in all. */
+        if (fs.f_files != 0 && fs.f_favail == 0)
+            fprintf(stderr, "  how many inodes are left:  df -i %s\n", dir_quoted);
+        else
+            fprintf(stderr, "  how full it is:  df -h %s\n", dir_quoted);
         break;
     case -ENOMEM:
         fputs("  how much is left:  free -h\n", stderr);

@@ -95,7 +95,7 @@ int look_create_failed(const char *tool, const char *bus, int rc)
     tool_shown(shown, sizeof shown, dir);
     tool_quoted(quoted, dir);
     if (stat(dir, &st) == 0)
-        fprintf(stderr, "no file can be made in %s\n  what it is:  df -h %s\n", shown, quoted);
+        fprintf(stderr, "no file can be made in %s\n  what it is:  findmnt -T %s\n", shown, quoted);
     else
         fprintf(stderr, "there is no directory %s\n  to make it:  mkdir -p %s\n", shown, quoted);
     return TOOL_FAILURE;
