@@ -333,6 +333,22 @@ def other_user():
     os.chmod(os.environ['GEB_DIR'], 0o755)
     listed = expect(0, b'mine: no permission', 'ls', user=nobody)
     check(b'there is no bus' not in listed.stderr, 'a bus that it must not look at is one')
+    for mode, where, why in ((0o755, path('mine'), 'cannot be looked at: no permission'),
+                             (0o711, os.environ['GEB_DIR'], 'cannot be listed: no permission'),
+                             (0o700, os.environ['GEB_DIR'], 'cannot be listed: no permission')):
+        os.chmod(os.environ['GEB_DIR'], mode)
+        said = expect(0, f'none that could be looked at in {os.environ["GEB_DIR"]}', 'doctor',
+                      user=nobody).stdout.decode()
+        check(f'{where}\n         {why}\n' in said, f'doctor says why: {said}')
+        seen = json.loads(geb('doctor', '--json', user=nobody).stdout)
+        check([(s['path'], s['why']) for s in seen['stale']] == [(where, why)] and
+              seen['directory']['exists'] is True, f'also in JSON: {seen["stale"]}')
+    inside = path('deeper')  # in a directory that it must not enter
+    expect(0, 'could be looked at', 'doctor', user=nobody, env={'GEB_DIR': inside})
+    seen = json.loads(geb('doctor', '--json', user=nobody, env={'GEB_DIR': inside}).stdout)
+    check(seen['directory'] == {'path': inside, 'exists': None, 'why': 'Permission denied'},
+          f'nobody knows whether there is one: {seen["directory"]}')
+    expect(0, f'none in {inside}', 'doctor', env={'GEB_DIR': inside})
     os.chmod(os.environ['GEB_DIR'], 0o711)
     geb('create', 'ours', '--capacity', '64', '--mode', '0666', '--policy', 'block')
     for args in (['info', 'mine'], ['pub', 'mine', 't', 'x'], ['consume', 'mine'], ['rm', 'mine'],

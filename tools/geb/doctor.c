@@ -96,7 +96,10 @@ static json_t *space_json(const struct doctor_space *space)
 {
     json_t *object = json_object();
     json_object_set_new(object, "path", look_text(space->path));
-    json_object_set_new(object, "exists", json_boolean(space->rc == 0));
+    bool is_known = space->rc == 0 || space->rc == -ENOENT;
+    json_object_set_new(object, "exists", is_known ? json_boolean(space->rc == 0) : json_null());
+    if (!is_known)
+        json_object_set_new(object, "why", json_string(strerror(-space->rc)));
     if (space->rc == 0) {
         json_object_set_new(object, "backing", json_string(space->backing));
         json_object_set_new(object, "bytes", look_number(space->bytes));
@@ -195,7 +198,8 @@ static int examine(struct doctor *report, const char *bus)
     if (report->json)
         return report_json(report, &system);
     if (report->bus_cnt == 0)
-        printf("  none in %s\n", system.directory.path);
+        printf("  none%s in %s\n", report->unseen_cnt > 0 ? " that could be looked at" : "",
+               system.directory.path);
     if (report->fix)
         printf("%" PRIu32 " %s done\n", report->fixed_cnt,
                report->fixed_cnt == 1 ? "thing" : "things");

@@ -19,6 +19,7 @@ struct doctor {
     bool is_ours;       /* the directory is the one of this user alone */
     json_t *buses, *stale;
     uint32_t bus_cnt, problem_cnt, fixed_cnt;
+    uint32_t unseen_cnt; /* buses, or what may be some, that could not be looked at */
 };
 
 /* Adds to an array of findings. did: what was done, or NULL: then todo is a command. */

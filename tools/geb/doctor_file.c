@@ -73,6 +73,7 @@ static void file_look(const char *path, const char *name, void *user)
                   remove_file);
     int rc = doctor_bus(doctor, path);
     int magic = tool_magic(path, &version);
+    doctor->unseen_cnt += rc < 0 && rc != -ENOENT && (rc != -EBADMSG || magic == 1);
     if (rc == -EPROTO && magic == 1)
         stale_add(doctor, path, "has layout version", version, NULL, remove_bus);
     else if (rc == -EBADMSG && magic == 1)
@@ -89,8 +90,11 @@ void doctor_files(struct doctor *doctor, const char *dir)
 {
     char list[DOCTOR_TEXT_BYTES];
     int rc = look_directory(dir, file_look, doctor);
-    if (rc < 0 && rc != -ENOENT)
-        stale_add(doctor, dir, strerror(-rc), -1, NULL, doctor_command(list, "ls -lad", dir));
+    if (rc >= 0 || rc == -ENOENT)
+        return;
+    doctor->unseen_cnt++;
+    stale_add(doctor, dir, rc == -EACCES ? "cannot be listed: no permission" : strerror(-rc), -1,
+              NULL, doctor_command(list, "ls -lad", dir));
 }
 
 /* The directory that geb makes must be ours, and nobody else may write to it. */
