@@ -96,7 +96,10 @@ def a_whole_run():
           f'one was stopped: {stopped}')
     check(sorted(result['rates']['sources']) == sorted(SOURCES), 'rates of every source')
     check(result['latency']['count'] > 0, 'latency is sampled')
-    check(result['machine']['processors_busy']['mean'] > 0, 'the machine was measured')
+    machine = result['machine']
+    busy = machine['processors_busy']
+    check(0 < busy['mean'] <= machine['processors'] and
+          0 < busy['peak'] <= machine['processors'], f'the machine was measured: {busy}')
 
 
 def ended_by(sig):

@@ -5,6 +5,7 @@
  *     demo_producers.c  what the six publish
  *     demo_sources.c    the samples that four of them read from /proc
  *     demo_consumer.c   the handlers that aggregate them
+ *     demo_gauge.c      means and peaks of the samples
  *     demo_ledger.c     who knows what, and the comparison with the account of the bus
  *     demo_report.c     text for people; demo_json.c: for programs
  */
@@ -28,7 +29,7 @@
 
 /* The counters of the machine, as the handlers aggregate them. */
 enum demo_gauge_kind {
-    DEMO_BUSY, /* clock ticks that processors spent on work */
+    DEMO_BUSY, /* clock ticks that processors spent on work, by the clock of all ticks */
     DEMO_SWITCHES,
     DEMO_FAULTS,
     DEMO_MAJOR_FAULTS,
@@ -40,11 +41,11 @@ enum demo_gauge_kind {
     DEMO_GAUGE_CNT,
 };
 
-struct demo_gauge { /* writer: the consumer */
-    shr_a64 first, first_ns;
-    shr_a64 last, last_ns;
-    shr_a64 mark, mark_ns; /* where the current window began */
-    shr_a64 peak;          /* the highest rate a second of any window */
+struct demo_gauge {          /* writer: the consumer */
+    shr_a64 first, first_at; /* a value, and when: in ns, or ticks */
+    shr_a64 last, last_at;
+    shr_a64 mark, mark_at; /* where the current window began */
+    shr_a64 peak;          /* the highest rate of any window, per 1e9 of its clock */
 };
 
 struct demo_shared {
@@ -135,8 +136,14 @@ struct demo_result {
 };
 
 const char *demo_child_name(int child);
-double demo_gauge_rate(const struct demo_gauge *gauge);
-double demo_gauge_peak(const struct demo_gauge *gauge);
+/* What a counter had grown to at this time. */
+void demo_gauge_enter(struct demo_gauge *gauge, uint64_t value, uint64_t ns);
+/* The ticks of all processors. How many were busy is a share of the ticks that there were: by
+ * another clock, it would be more than there are, by one tick of each at either end of a window. */
+void demo_gauge_busy(struct demo_gauge *gauge, uint64_t busy, uint64_t idle);
+/* As they are shown: of a second, or, of a share of time, of processors. */
+double demo_gauge_mean(const struct demo_shared *shared, enum demo_gauge_kind kind);
+double demo_gauge_peak(const struct demo_shared *shared, enum demo_gauge_kind kind);
 double demo_source_seconds(const struct demo_run *run, enum demo_source source);
 /* Events a second at full rate: without the rounds before and after it. */
 double demo_source_rate(const struct demo_run *run, enum demo_source source, uint64_t bus_accepted);

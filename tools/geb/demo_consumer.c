@@ -9,8 +9,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define WINDOW_NS 250000000u /* of a peak rate */
-
 struct handler_arg {
     struct demo_shared *shared;
     struct demo_seen *seen;
@@ -53,27 +51,6 @@ static bool event_note(const struct handler_arg *arg, const struct geb_event *ev
     return true;
 }
 
-static void gauge_enter(struct demo_gauge *gauge, uint64_t value, uint64_t now)
-{
-    if (shr_load_relaxed(&gauge->first_ns) == 0) {
-        shr_store_relaxed(&gauge->first, value);
-        shr_store_relaxed(&gauge->mark, value);
-        shr_store_relaxed(&gauge->mark_ns, now);
-        shr_store_relaxed(&gauge->first_ns, now);
-    }
-    shr_store_relaxed(&gauge->last, value);
-    shr_store_relaxed(&gauge->last_ns, now);
-    uint64_t window_ns = now - shr_load_relaxed(&gauge->mark_ns);
-    if (window_ns < WINDOW_NS)
-        return;
-    uint64_t grown = value - shr_load_relaxed(&gauge->mark);
-    uint64_t rate = (uint64_t)((double)grown * 1e9 / (double)window_ns);
-    if (rate > shr_load_relaxed(&gauge->peak))
-        shr_store_relaxed(&gauge->peak, rate);
-    shr_store_relaxed(&gauge->mark, value);
-    shr_store_relaxed(&gauge->mark_ns, now);
-}
-
 static int on_cpu(struct geb_context *ctx, const struct geb_event *event, void *user)
 {
     (void)ctx;
@@ -81,9 +58,8 @@ static int on_cpu(struct geb_context *ctx, const struct geb_event *event, void *
     const uint64_t *words = event->data;
     if (!event_note(arg, event))
         return 0;
-    uint64_t now = geb_now();
-    gauge_enter(&arg->shared->gauge[DEMO_BUSY], words[1], now);
-    gauge_enter(&arg->shared->gauge[DEMO_SWITCHES], words[3], now);
+    demo_gauge_busy(&arg->shared->gauge[DEMO_BUSY], words[1], words[2]);
+    demo_gauge_enter(&arg->shared->gauge[DEMO_SWITCHES], words[3], geb_now());
     return 0;
 }
 
@@ -107,8 +83,8 @@ static int on_memory(struct geb_context *ctx, const struct geb_event *event, voi
     if (!event_note(arg, event))
         return 0;
     uint64_t now = geb_now();
-    gauge_enter(&arg->shared->gauge[DEMO_FAULTS], words[1], now);
-    gauge_enter(&arg->shared->gauge[DEMO_MAJOR_FAULTS], words[2], now);
+    demo_gauge_enter(&arg->shared->gauge[DEMO_FAULTS], words[1], now);
+    demo_gauge_enter(&arg->shared->gauge[DEMO_MAJOR_FAULTS], words[2], now);
     return 0;
 }
 
@@ -120,9 +96,9 @@ static int on_network(struct geb_context *ctx, const struct geb_event *event, vo
     if (!event_note(arg, event))
         return 0;
     uint64_t now = geb_now();
-    gauge_enter(&arg->shared->gauge[DEMO_RECEIVED], words[1], now);
-    gauge_enter(&arg->shared->gauge[DEMO_TRANSMITTED], words[2], now);
-    gauge_enter(&arg->shared->gauge[DEMO_PACKETS], words[3], now);
+    demo_gauge_enter(&arg->shared->gauge[DEMO_RECEIVED], words[1], now);
+    demo_gauge_enter(&arg->shared->gauge[DEMO_TRANSMITTED], words[2], now);
+    demo_gauge_enter(&arg->shared->gauge[DEMO_PACKETS], words[3], now);
     return 0;
 }
 
@@ -133,10 +109,9 @@ static int on_process(struct geb_context *ctx, const struct geb_event *event, vo
     const uint64_t *words = event->data;
     if (!event_note(arg, event))
         return 0;
-    uint64_t now = geb_now();
     shr_store_relaxed(&arg->shared->resident_bytes, words[3]);
-    gauge_enter(&arg->shared->gauge[DEMO_ON_CPU], words[4], now);
-    gauge_enter(&arg->shared->gauge[DEMO_QUEUED], words[5], now);
+    demo_gauge_enter(&arg->shared->gauge[DEMO_ON_CPU], words[4], words[7]);
+    demo_gauge_enter(&arg->shared->gauge[DEMO_QUEUED], words[5], words[7]);
     return 0;
 }
 

@@ -113,13 +113,10 @@ static json_t *machine_json(const struct demo_run *run)
     json_t *object = json_object();
     json_object_set_new(object, "processors", integer((uint64_t)sysconf(_SC_NPROCESSORS_ONLN)));
     for (int i = 0; i < DEMO_GAUGE_CNT; i++) {
-        const struct demo_gauge *gauge = &run->shared->gauge[i];
-        double unit = i == DEMO_BUSY                         ? (double)sysconf(_SC_CLK_TCK)
-                      : i == DEMO_ON_CPU || i == DEMO_QUEUED ? 1e9
-                                                             : 1;
+        enum demo_gauge_kind kind = (enum demo_gauge_kind)i;
         json_object_set_new(object, names[i],
-                            json_pack("{s:f, s:f}", "mean", demo_gauge_rate(gauge) / unit, "peak",
-                                      demo_gauge_peak(gauge) / unit));
+                            json_pack("{s:f, s:f}", "mean", demo_gauge_mean(run->shared, kind),
+                                      "peak", demo_gauge_peak(run->shared, kind)));
     }
     json_object_set_new(object, "sampler_resident_bytes",
                         integer(shr_load_relaxed(&run->shared->resident_bytes)));

@@ -14,19 +14,6 @@ static double seconds_since_start(const struct demo_run *run, uint64_t ns)
     return ns > run->start_ns ? (double)(ns - run->start_ns) / 1e9 : 0;
 }
 
-double demo_gauge_rate(const struct demo_gauge *gauge)
-{
-    uint64_t first_ns = shr_load_relaxed(&gauge->first_ns);
-    uint64_t last_ns = shr_load_relaxed(&gauge->last_ns);
-    uint64_t grown = shr_load_relaxed(&gauge->last) - shr_load_relaxed(&gauge->first);
-    return last_ns > first_ns ? (double)grown * 1e9 / (double)(last_ns - first_ns) : 0;
-}
-
-double demo_gauge_peak(const struct demo_gauge *gauge)
-{
-    return (double)shr_load_relaxed(&gauge->peak);
-}
-
 double demo_source_seconds(const struct demo_run *run, enum demo_source source)
 {
     const struct demo_sent *sent = &run->shared->ledger.sent[source];
@@ -75,8 +62,8 @@ void demo_progress(struct demo_run *run)
                run->terminal ? "\r\033[K" : "", seconds_since_start(run, now),
                tool_count(a, (uint64_t)((double)(sent - run->shown_sent) / seconds)),
                tool_count(b, (uint64_t)((double)(seen - run->shown_seen) / seconds)),
-               demo_gauge_rate(&shared->gauge[DEMO_BUSY]) / (double)sysconf(_SC_CLK_TCK),
-               tool_count(c, (uint64_t)demo_gauge_rate(&shared->gauge[DEMO_SWITCHES])),
+               demo_gauge_mean(shared, DEMO_BUSY),
+               tool_count(c, (uint64_t)demo_gauge_mean(shared, DEMO_SWITCHES)),
                run->kill_ns != 0 ? "  [ticks: killed]" : "",
                run->stop_ns != 0 && run->resume_ns == 0 ? "  [blocks: stopped]" : "",
                run->terminal ? "" : "\n");
@@ -89,13 +76,12 @@ void demo_progress(struct demo_run *run)
 
 static void machine_print(const struct demo_run *run)
 {
-    const struct demo_gauge *gauge = run->shared->gauge;
-    double ticks = (double)sysconf(_SC_CLK_TCK);
+    const struct demo_shared *shared = run->shared;
     char a[TOOL_TEXT_BYTES], b[TOOL_TEXT_BYTES];
     printf("\nThis machine, %ld processors, over %.1f s        mean             peak\n",
            sysconf(_SC_NPROCESSORS_ONLN), seconds_since_start(run, run->end_ns));
-    printf("  processors busy                 %16.2f %16.2f\n",
-           demo_gauge_rate(&gauge[DEMO_BUSY]) / ticks, demo_gauge_peak(&gauge[DEMO_BUSY]) / ticks);
+    printf("  processors busy                 %16.2f %16.2f\n", demo_gauge_mean(shared, DEMO_BUSY),
+           demo_gauge_peak(shared, DEMO_BUSY));
     static const struct {
         const char *name;
         enum demo_gauge_kind kind;
@@ -109,15 +95,15 @@ static void machine_print(const struct demo_run *run)
         {"network packets/s", DEMO_PACKETS, false},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        double mean = demo_gauge_rate(&gauge[rows[i].kind]);
-        double peak = demo_gauge_peak(&gauge[rows[i].kind]);
+        double mean = demo_gauge_mean(shared, rows[i].kind);
+        double peak = demo_gauge_peak(shared, rows[i].kind);
         printf("  %-30s  %16s %16s\n", rows[i].name,
                rows[i].bytes ? tool_bytes(a, mean) : tool_count(a, (uint64_t)mean),
                rows[i].bytes ? tool_bytes(b, peak) : tool_count(b, (uint64_t)peak));
     }
     printf("  a sampler: %.1f %% of a processor, queued %.1f %% of the time, resident %s\n",
-           demo_gauge_rate(&gauge[DEMO_ON_CPU]) / 1e7, demo_gauge_rate(&gauge[DEMO_QUEUED]) / 1e7,
-           tool_bytes(a, (double)shr_load_relaxed(&run->shared->resident_bytes)));
+           demo_gauge_mean(shared, DEMO_ON_CPU) * 100, demo_gauge_mean(shared, DEMO_QUEUED) * 100,
+           tool_bytes(a, (double)shr_load_relaxed(&shared->resident_bytes)));
 }
 
 static void sources_print(const struct demo_run *run, const struct demo_result *result)

@@ -110,6 +110,7 @@ static int network_sample(struct demo_reader *reader, uint64_t *words)
 
 static int process_sample(struct demo_reader *reader, uint64_t *words)
 {
+    words[7] = geb_now(); /* the shares of time are of the time between two samples */
     int rc = text_read(reader, 0);
     if (rc < 0)
         return rc;
@@ -124,7 +125,6 @@ static int process_sample(struct demo_reader *reader, uint64_t *words)
     if (rc < 0)
         return rc;
     numbers_read(reader->text, &words[4], 3); /* ns on a processor, ns queued, time slices */
-    words[7] = 0;
     return 0;
 }
 
