@@ -152,20 +152,6 @@ static SHR_COLD void keep_distance(struct geb_bus *bus, uint64_t handled)
     bus->paused_at = handled;
 }
 
-/* The second event of a drain is found: how many waited when the drain began. Only now, since head
- * is the producers' line: a consumer that keeps up with single events leaves it to them. The first
- * event is finished, so one that came since may be counted in its place. */
-static SHR_COLD void note_peak(struct geb_bus *bus, uint64_t second_pos)
-{
-    shr_a64 *peak = &bus->map.tally->peak;
-    /* Relaxed: a count, from which nothing follows. */
-    uint64_t used = shr_load_relaxed(&bus->map.hot->head) - second_pos + 1;
-    if (used > bus->map.geo.capacity)
-        used = bus->map.geo.capacity;
-    if (used > shr_load_relaxed(peak))
-        shr_store_relaxed(peak, used);
-}
-
 SHR_HOT uint32_t drain(struct geb_bus *bus, uint32_t max, bool drop_oldest)
 {
     struct shr_item item;
@@ -175,8 +161,6 @@ SHR_HOT uint32_t drain(struct geb_bus *bus, uint32_t max, bool drop_oldest)
             bus->waited = true;
             break;
         }
-        if (SHR_UNLIKELY(cnt == 1))
-            note_peak(bus, item.pos);
         deliver(bus, &item, drop_oldest);
         if (!drop_oldest)
             shr_flush_batch(&bus->consumer);

@@ -303,8 +303,7 @@ struct geb_metrics {
         lost_in_crash;
     uint64_t published, processed,
         errors;          /* accepted; delivered + dead_lettered; handlers that failed */
-    uint64_t used, peak; /* positions in use now, and the most that the consumer saw: whenever it
-                            found two events or more, and every 100 ms */
+    uint64_t used, peak; /* positions in use now, and the most at the looks of each 100 ms */
     uint64_t revoked, returned, quarantined, bad_bytes;
     uint64_t redelivered, restarts, sleeps;
     uint64_t standby;           /* 1: a standby waits for the consumer's role */

@@ -353,7 +353,7 @@ struct shr_tally {
     shr_a64 redelivered;           /*   80    8  events handed out again after a crash */
     shr_a64 restarts;              /*   88    8  consumers that resumed after a crash */
     shr_a64 attempts;              /*   96    8  times that the event in hand killed its consumer */
-    shr_a64 peak;                  /*  104    8  most positions in use that the consumer saw */
+    shr_a64 peak;                  /*  104    8  most positions in use, each 100 ms */
     shr_a64 sleeps;                /*  112    8  times that the consumer slept */
     shr_a64 quarantined;           /*  120    8  REVOKED cells at the last sweep */
     SHR_ALONE shr_a64 reserved[16];/*  128  128  zero */

@@ -87,88 +87,6 @@ static void each_outcome_has_its_column(void **state)
     api_end(&a);
 }
 
-/* A handler that publishes what it gets once more, or ends the run at the last event. */
-struct peak_case {
-    struct api a;
-    bool feeds;
-    uint64_t last;
-};
-
-static int peak_handler(struct geb_context *ctx, const struct geb_event *event, void *user)
-{
-    struct peak_case *c = user;
-    uint64_t value;
-    memcpy(&value, event->data, sizeof(value));
-    if (value == c->last)
-        geb_stop(geb_context_bus(ctx));
-    return c->feeds ? geb_publish(c->a.producer, c->a.topic, event->data, event->len) : 0;
-}
-
-static void check_peak(enum geb_policy policy, bool exclusive)
-{
-    struct geb_config config = api_config(policy, 1024);
-    struct peak_case c = {.last = UINT64_MAX};
-    struct geb_bus *bus;
-    config.exclusive = exclusive;
-    if (exclusive)
-        config.producers = 1;
-    api_open_config(&c.a, &config);
-    bus = c.a.bus;
-    assert_int_equal(geb_on(bus, "t", peak_handler, &c), 0);
-    /* Single events that are taken at once leave the producers' line alone. */
-    for (int i = 0; i < 10; i++) {
-        api_publish(&c.a, 0, 1);
-        assert_int_equal(geb_dispatch(bus, 0), 1);
-    }
-    assert_int_equal(api_account(&c.a).peak, 0);
-    api_publish(&c.a, 0, 2);
-    assert_int_equal(geb_dispatch(bus, 0), 2);
-    assert_int_equal(api_account(&c.a).peak, 2);
-    /* In parts, after an empty look and without. */
-    api_publish(&c.a, 0, 600);
-    assert_int_equal(geb_dispatch(bus, 64), 64);
-    assert_int_equal(api_account(&c.a).peak, 600);
-    api_publish(&c.a, 0, 264);
-    assert_int_equal(geb_dispatch(bus, 2), 2);
-    assert_int_equal(api_account(&c.a).peak, 800);
-    assert_int_equal(geb_dispatch(bus, 0), 798);
-    assert_int_equal(geb_dispatch(bus, 0), 0);
-    api_publish(&c.a, 0, 1000);
-    assert_int_equal(geb_dispatch(bus, 0), 1000);
-    assert_int_equal(api_account(&c.a).peak, 1000);
-    c.last = 1000;
-    api_publish(&c.a, 0, 1001);
-    assert_int_equal(geb_run(bus), 0);
-    assert_int_equal(api_account(&c.a).peak, 1001);
-    api_publish(&c.a, 0, 10); /* fewer change nothing */
-    assert_int_equal(geb_dispatch(bus, 0), 10);
-    assert_int_equal(api_account(&c.a).peak, 1001);
-    api_end(&c.a);
-}
-
-static void peak_is_what_waited(void **state)
-{
-    (void)state;
-    for (int exclusive = 0; exclusive < 2; exclusive++) {
-        check_peak(GEB_BLOCK, exclusive != 0);
-        check_peak(GEB_RETURN_ERROR, exclusive != 0);
-        check_peak(GEB_DROP_OLDEST, exclusive != 0);
-    }
-}
-
-/* The first event's place is taken by one that its handler publishes. */
-static void peak_is_at_most_the_capacity(void **state)
-{
-    struct peak_case c = {.last = UINT64_MAX, .feeds = true};
-    (void)state;
-    api_open(&c.a, GEB_DROP_OLDEST, 8);
-    assert_int_equal(geb_on(c.a.bus, "t", peak_handler, &c), 0);
-    api_publish(&c.a, 0, 8);
-    assert_int_equal(geb_dispatch(c.a.bus, 2), 2);
-    assert_int_equal(api_account(&c.a).peak, 8);
-    api_end(&c.a);
-}
-
 static void expiry_is_by_the_deadline(void **state)
 {
     struct geb_options options = GEB_OPTIONS_INIT;
@@ -365,8 +283,6 @@ int main(void)
         cmocka_unit_test(arguments),
         cmocka_unit_test(new_bus_is_all_zero),
         cmocka_unit_test(each_outcome_has_its_column),
-        cmocka_unit_test(peak_is_what_waited),
-        cmocka_unit_test(peak_is_at_most_the_capacity),
         cmocka_unit_test(expiry_is_by_the_deadline),
         cmocka_unit_test(counters_outlive_consumers_and_producers),
         cmocka_unit_test(killed_consumer_loses_nothing_uncounted),
