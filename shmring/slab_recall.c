@@ -85,13 +85,18 @@ static uint32_t idle_mark(const struct shr_map *map, uint32_t recall)
 static bool unit_is_ours(const struct shr_map *map, uint32_t first, uint64_t word, uint32_t *length)
 {
     uint64_t key = word >> 32;
+    uint32_t slot = key >> 19 & 0x7ff;
     /* edge S7 acquire: after our membarrier, what an owner said that missed our count.
      * edge S9 acquire: and class, length and headers of the allocations that it has ended. */
-    uint64_t busy = shr_load_acquire(&map->peers[key >> 19 & 0x7ff].allocating);
+    uint64_t busy = shr_load_acquire(&map->peers[slot].allocating);
     uint32_t unit = unit_length(map, first);
 
     *length = 1;
     if (busy == SHR_ALLOCATING_ANY || unit == 0)
+        return false;
+    /* Relaxed: by S9 a later epoch, if a later owner spoke. That one says nothing of what the last
+     * one was about as it died: the chunk is for the sweep. */
+    if (!shr_owner_is(word, shr_owner(slot, shr_load_relaxed(&map->peers[slot].epoch))))
         return false;
     /* A unit that stays is passed whole, so that damaged lengths, each to the end, cost no more
      * than one look at each chunk. */
