@@ -2,9 +2,12 @@
  * has said that it is done with it: whatever an owner had half made as the recaller looked, no
  * chunk that is in use goes to the pool.
  *
- * Method: an owner stands still behind its claim of chunks, of which it has not yet said what they
- * are. A recaller stands still at each of its instructions in turn (step.h), but for most turns of
- * the loops over headers. The owner ends its allocation, then the recaller goes on.
+ * Method: an owner stands still behind each of its changes to the tables of the slabs in turn; most
+ * often it has claimed chunks, and not yet said what they are. Beside each of these a recaller
+ * stands still at its instructions in turn (step.h), but for most turns of the loops over headers.
+ * The owner ends its allocation; another one takes what it can get; then the recaller goes on. That
+ * is crash_slab.c for two at once. The quick form has all instructions of the recaller beside the
+ * last claim, and some beside the other changes.
  */
 #include "shmring/slab_pool.h"
 #include "tests/slab_support.h"
@@ -31,7 +34,7 @@ static struct shr_heap child_heap[2];
 
 static struct step_child owner;
 static const struct step_scenario *owner_does;
-static uint32_t claimed; /* the chunk with whose claim the owner stands still */
+static uint32_t changes; /* behind how many the owner stands still; it may end before */
 
 static int child_attach(void *user)
 {
@@ -81,7 +84,20 @@ static int single_region(void *user)
     return shr_alloc(&child_heap[0], CHUNK, &world->ref);
 }
 
-/* A bus whose owner stands still. */
+/* What the owner has changed: owner words, what chunks are, the first headers, and what it says. */
+static uint64_t tables(void)
+{
+    uint64_t sum = shr_load_relaxed(&slab_map.peers[1].allocating);
+    for (uint32_t i = 0; i < CHUNKS; i++) {
+        sum = sum * 31 + shr_load_relaxed(&slab_map.owners[i]);
+        sum = sum * 31 + shr_load32_relaxed(&slab_map.chunks[i].class_idx);
+        sum = sum * 31 + shr_load32_relaxed(&slab_map.chunks[i].run_chunks);
+        sum = sum * 31 + shr_load_relaxed(&slab_map.chunks[i].block[0]);
+    }
+    return sum;
+}
+
+/* A bus whose owner stands still, or has ended its allocation. */
 static int setup(void *user)
 {
     (void)user;
@@ -89,9 +105,13 @@ static int setup(void *user)
     memset(world, 0, sizeof(*world));
     memcpy(world->path, slab_map.path, sizeof(world->path));
     int rc = step_start(&owner, owner_does);
-    for (size_t k = 1; rc == 0 && shr_load_relaxed(&slab_map.owners[claimed]) == 0; k++)
+    uint64_t sum = tables();
+    for (size_t k = 1, left = changes; rc == 0 && left > 0; k++) {
         rc = step_reach(&owner, NULL, k);
-    return rc;
+        left -= tables() != sum;
+        sum = tables();
+    }
+    return rc < 0 ? rc : 0;
 }
 
 static void teardown(void *user)
@@ -134,21 +154,33 @@ static int check(struct step_child *recaller, size_t k)
     CHECK(is_kept(world->ref));
     if (world->held != 0) /* the block is used and freed while the recaller looks away */
         CHECK(shr_block_free(&slab_map, world->ref));
+    struct shr_heap other;
+    uint64_t got[CHUNKS];
+    uint32_t cnt = 0;
+    slab_join(&slab_map, &other, 3);
+    while (cnt < CHUNKS && shr_alloc(&other, CHUNK, &got[cnt]) == 0)
+        cnt++;
     CHECK(step_resume(recaller) == 0 && step_wait(recaller, &status) == 0 && status == 0);
     CHECK(is_kept(world->held != 0 ? world->held : world->ref));
+    for (uint32_t i = 0; i < cnt; i++) {
+        CHECK(shr_block_valid(&slab_map, got[i], CHUNK));
+        CHECK(shr_owner_is(shr_load_relaxed(&slab_map.owners[shr_ref_chunk(got[i])]), other.owner));
+    }
+    shr_heap_fini(&other);
     return 0;
 }
 
-static int run(const struct step_scenario *recaller)
+/* The recaller at each every-th point. */
+static int run(const struct step_scenario *recaller, size_t every)
 {
     struct step_walk walk = {0};
     int failed = 0;
-    size_t reached = 0;
+    size_t met = 0, reached = 0;
     if (step_walk(recaller, &walk) != 0 || walk.varies)
         return 1;
     for (size_t k = 0; k < walk.count && failed == 0; k++) {
         struct step_child child;
-        if (walk.points[k].occurrence > TURNS)
+        if (walk.points[k].occurrence > TURNS || (met++ + changes) % every != 0)
             continue;
         failed = setup(world) != 0 || step_start(&child, recaller) != 0;
         if (failed == 0)
@@ -157,10 +189,26 @@ static int run(const struct step_scenario *recaller)
         teardown(world);
         reached++;
     }
-    printf("%s: %zu instructions, %zu reached, %d failed\n", recaller->name, walk.count, reached,
-           failed);
+    printf("%s, behind %u changes: %zu instructions, %zu reached, %d failed\n", recaller->name,
+           changes, walk.count, reached, failed);
     step_walk_free(&walk);
-    return failed != 0 || reached < 100;
+    return failed != 0 || met < 100;
+}
+
+/* Beside the owner behind each of its changes; behind `most` of them it must still stand. */
+static int run_all(struct step_scenario *recaller, uint32_t most)
+{
+    int failures = 0;
+    bool stands = true;
+    for (changes = 1; stands && failures == 0; changes++) {
+        failures += setup(world) != 0;
+        stands = owner.state == STEP_STOPPED;
+        teardown(world);
+        failures += !stands && changes <= most;
+        if (stands)
+            failures += run(recaller, changes == most ? 1 : support_every(29)) != 0;
+    }
+    return failures;
 }
 
 int main(void)
@@ -180,13 +228,11 @@ int main(void)
     const struct step_scenario makes_run = {
         .name = "owner", .prepare = owner_prepare, .region = run_region, .user = world};
     owner_does = &makes_run;
-    claimed = RUN + 1;
-    int failures = run(&recaller);
+    int failures = run_all(&recaller, 3); /* ANY, two claims */
     const struct step_scenario makes_single = {
         .name = "owner", .prepare = single_prepare, .region = single_region, .user = world};
     owner_does = &makes_single;
-    claimed = RUN;
     recaller.name = "recaller, beside who takes a chunk";
-    failures += run(&recaller);
+    failures += run_all(&recaller, 3); /* one chunk, ANY, a claim */
     return failures != 0;
 }
