@@ -9,7 +9,8 @@
  * the chunk an orphan, whatever its word.
  *
  * A run goes back from its last chunk to its first, whose run_chunks says how long it was. So if a
- * recaller dies between, the next one still sees what is left of the run.
+ * recaller dies between, the next one still sees what is left of the run. And an owner that finds
+ * one chunk of a run gone gives the rest back, in the middle of that or behind it.
  */
 #include "shmring/clock.h"
 #include "shmring/ring.h"
