@@ -290,8 +290,8 @@ static SHR_COLD void lists_check(struct shr_heap *heap, uint32_t class_idx)
     struct shr_heap_class *runs = &heap->cls[SHR_CLASS_RUN];
 
     shr_heap_return_runs(heap, runs->chunk_cnt / SHR_RUN_WORDS);
-    /* What does not look free is in use, and nobody took any of it; or it came free since we looked,
-     * and somebody is taking it, from its end; or it went back, and the header is that of the first
+    /* What does not look free is in use, and nobody took any of it; or it came free since then, and
+     * somebody is taking it, from its end; or it went back, and the header is that of the first
      * chunk's owner of today. A run of which one chunk is gone is free, and stays so: the rest goes
      * back. We have claimed nothing since, so what of it is ours is not in use. */
     for (uint32_t i = runs->chunk_cnt; i > 0;) {

@@ -7,10 +7,10 @@
  * draining, or die, and successors, some of which stood by; producers that leave or die with loans
  * out, and next owners of their slots; the largest event for an empty bus. The bus has been in use
  * for so long that event numbers, generations of blocks and the count of recalls are about to pass
- * 32 bits. Beside it there is a plain
- * queue, by which each delivery and, after each call, the whole account is judged. Under
- * drop-oldest the queue loses at its front what the account says was dropped, and for an event that
- * needs no block exactly one. All die between two calls: else it is for the crash suites. */
+ * 32 bits. Beside it there is a plain queue, by which each delivery and, after each call, the whole
+ * account is judged. Under drop-oldest the queue loses at its front what the account says was
+ * dropped, and for an event that needs no block exactly one. All die between two calls: else it is
+ * for the crash suites. */
 #include "lib/internal.h"
 #include "tests/api_support.h"
 #include "tests/stress_support.h"
