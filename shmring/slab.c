@@ -319,8 +319,9 @@ int shr_heap_init(struct shr_heap *heap, struct shr_map *map, uint64_t owner)
     heap->owner = owner;
     heap->allocating = &map->peers[owner >> 48].allocating;
     heap->fence = map->geo.wakers_fence != 0 || shr_wait_register() != 0;
-    /* Our slot's last owner may have died with another value here. */
-    shr_store_relaxed(heap->allocating, SHR_ALLOCATING_NONE);
+    /* Our slot's last owner may have died with another value here.
+     * edge S9 release: our epoch before what we say in the place of that owner. */
+    shr_store_release(heap->allocating, SHR_ALLOCATING_NONE);
     heap->recalls_seen = shr_load_relaxed(&map->hot->recalls); /* relaxed: we have no chunks yet */
     /* Heaps start apart, to meet less; but where runs are wanted, single chunks keep together. */
     if (map->geo.max_event <= SHR_CHUNK_BYTES)

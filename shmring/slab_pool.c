@@ -223,6 +223,23 @@ SHR_COLD void shr_heap_trim(struct shr_heap *heap)
     }
 }
 
+/* Makes sure of a run in our lists. False: a chunk of it was recalled and is gone. */
+static bool run_keep(const struct shr_heap *heap, uint32_t first, uint32_t length)
+{
+    bool kept = true;
+
+    for (uint32_t i = 0; i < length; i++)
+        kept = chunk_keep(heap, first + i) && kept;
+    return kept;
+}
+
+/* Gives back what of a free run is ours. */
+static void run_give(struct shr_heap *heap, uint32_t first, uint32_t length)
+{
+    for (uint32_t i = 0; i < length; i++)
+        chunk_give(heap, first + i);
+}
+
 static void run_remove(struct shr_heap_class *cls, uint32_t idx)
 {
     cls->chunk_cnt -= SHR_RUN_WORDS;
@@ -244,8 +261,7 @@ SHR_COLD void shr_heap_return_runs(struct shr_heap *heap, uint32_t looks)
             cls->scan_chunk += SHR_RUN_WORDS;
             continue;
         }
-        for (uint32_t i = 0; i < run[1]; i++)
-            chunk_give(heap, run[0] + i);
+        run_give(heap, run[0], run[1]);
         run_remove(cls, cls->scan_chunk);
     }
 }
@@ -274,15 +290,16 @@ static SHR_COLD void lists_check(struct shr_heap *heap, uint32_t class_idx)
     struct shr_heap_class *runs = &heap->cls[SHR_CLASS_RUN];
 
     shr_heap_return_runs(heap, runs->chunk_cnt / SHR_RUN_WORDS);
-    /* What does not look free is in use, and nobody took any of it; or it went back, the first
-     * chunk last, and the header is that of the chunk's owner of today. */
+    /* What does not look free is in use, and nobody took any of it; or it came free since then, and
+     * somebody is taking it, from its end; or it went back, and the header is that of the first
+     * chunk's owner of today. A run of which one chunk is gone is free, and stays so: the rest goes
+     * back. We have claimed nothing since, so what of it is ours is not in use. */
     for (uint32_t i = runs->chunk_cnt; i > 0;) {
         const uint32_t *run = &runs->chunk[i -= SHR_RUN_WORDS];
-        if (!chunk_keep(heap, run[0]))
-            run_remove(runs, i);
-        else
-            for (uint32_t k = 1; k < run[1]; k++)
-                chunk_keep(heap, run[0] + k);
+        if (run_keep(heap, run[0], run[1]))
+            continue;
+        run_give(heap, run[0], run[1]);
+        run_remove(runs, i);
     }
     for (uint32_t c = 0; c < SHR_CLASS_CNT; c++) {
         struct shr_heap_class *cls = &heap->cls[c];

@@ -9,7 +9,8 @@
  * the chunk an orphan, whatever its word.
  *
  * A run goes back from its last chunk to its first, whose run_chunks says how long it was. So if a
- * recaller dies between, the next one still sees what is left of the run.
+ * recaller dies between, the next one still sees what is left of the run. And an owner that finds
+ * one chunk of a run gone gives the rest back, in the middle of that or behind it.
  */
 #include "shmring/clock.h"
 #include "shmring/ring.h"
@@ -24,7 +25,8 @@
 
 /* Chunks that are used and free together, from `first`: 1, or those of a run; 0: not the first of a
  * run. Its owner wrote class and length before it said that its allocation is over; before that
- * they may be anything, and the length may reach over chunks of others. */
+ * they may be anything: a single chunk that is in the middle of a run by now, or a length that
+ * reaches over chunks in use. A mark may go by that, but not what follows from it. */
 static uint32_t unit_length(const struct shr_map *map, uint32_t first)
 {
     const struct shr_chunk *chunk = &map->chunks[first];
@@ -79,20 +81,30 @@ static uint32_t idle_mark(const struct shr_map *map, uint32_t recall)
     return marked;
 }
 
-/* Whether the unit can go back: its owner does not use it now, and will not before it has decided
- * about our word. */
-static bool unit_is_ours(const struct shr_map *map, uint32_t first, uint32_t length, uint64_t word)
+/* Whether the unit from `first` can go back: its owner does not use it now, and will not before it
+ * has decided about our word. *length: how many chunks it has, or that need not be looked at. */
+static bool unit_is_ours(const struct shr_map *map, uint32_t first, uint64_t word, uint32_t *length)
 {
     uint64_t key = word >> 32;
+    uint32_t slot = key >> 19 & 0x7ff;
     /* edge S7 acquire: after our membarrier, what an owner said that missed our count.
-     * edge S9 acquire: and the headers of the allocations that it has ended. */
-    uint64_t busy = shr_load_acquire(&map->peers[key >> 19 & 0x7ff].allocating);
+     * edge S9 acquire: and class, length and headers of the allocations that it has ended. */
+    uint64_t busy = shr_load_acquire(&map->peers[slot].allocating);
+    uint32_t unit = unit_length(map, first);
 
-    if (busy == SHR_ALLOCATING_ANY || (busy > first && busy <= (uint64_t)first + length))
+    *length = 1;
+    if (busy == SHR_ALLOCATING_ANY || unit == 0)
         return false;
-    if (!unit_is_idle(map, first))
+    /* Relaxed: by S9 a later epoch, if a later owner spoke. That one says nothing of what the last
+     * one was about as it died: the chunk is for the sweep. */
+    if (!shr_owner_is(word, shr_owner(slot, shr_load_relaxed(&map->peers[slot].epoch))))
         return false;
-    for (uint32_t i = first; i < first + length; i++) {
+    /* A unit that stays is passed whole, so that damaged lengths, each to the end, cost no more
+     * than one look at each chunk. */
+    *length = unit;
+    if ((busy > first && busy <= (uint64_t)first + unit) || !unit_is_idle(map, first))
+        return false;
+    for (uint32_t i = first; i < first + unit; i++) {
         uint64_t other = shr_load_acquire(&map->owners[i]);
         if (other != word && recall_key(map, other) == key)
             return false; /* its owner has just decided to keep it */
@@ -108,18 +120,10 @@ static uint32_t marked_return(const struct shr_map *map, uint32_t recall)
         uint64_t word = shr_load_acquire(&map->owners[i]);
         length = 1;
         if ((word & SHR_OWNER_RECALLED) == 0 || (uint32_t)word != recall ||
-            recall_key(map, word) == 0)
-            continue;
-        uint32_t unit = unit_length(map, i);
-        if (unit == 0)
-            continue;
-        /* A unit that stays is passed whole, so that damaged lengths, each to the end, cost no more
-         * than one look at each chunk. */
-        length = unit;
-        if (!unit_is_ours(map, i, unit, word))
+            recall_key(map, word) == 0 || !unit_is_ours(map, i, word, &length))
             continue;
         /* edge S3 release: the last generations, and the freers' (S1), before the next owner. */
-        for (uint32_t k = i + unit; k-- > i;)
+        for (uint32_t k = i + length; k-- > i;)
             returned += shr_cas_release(&map->owners[k], word, 0);
     }
     return returned;

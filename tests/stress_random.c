@@ -4,11 +4,13 @@
  *
  * Method: one process plays them all, by a seeded generator: copies, batches and loans of all
  * sizes, with and without options; dispatch of some, of all; consumers that close, with and without
- * draining, and successors; producers that leave with loans out; the largest event for an empty
- * bus. Beside the bus there is a plain
- * queue, by which each delivery and, after each call, the whole account is judged. Under
- * drop-oldest the queue loses at its front what the account says was dropped, and for an event that
- * needs no block exactly one. Deaths are the crash and stress suites'. */
+ * draining, or die, and successors, some of which stood by; producers that leave or die with loans
+ * out, and next owners of their slots; the largest event for an empty bus. The bus has been in use
+ * for so long that event numbers, generations of blocks and the count of recalls are about to pass
+ * 32 bits. Beside it there is a plain queue, by which each delivery and, after each call, the whole
+ * account is judged. Under drop-oldest the queue loses at its front what the account says was
+ * dropped, and for an event that needs no block exactly one. All die between two calls: else it is
+ * for the crash suites. */
 #include "lib/internal.h"
 #include "tests/api_support.h"
 #include "tests/stress_support.h"
@@ -17,6 +19,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -29,6 +32,8 @@
 #define LOANS     2u
 #define SMALL     16u /* fits into a cell beside any options */
 #define SLOTS     (HANDLES + 1)
+#define OLD       (UINT64_C(3) << 32) /* an age at which low halves of counts begin anew … */
+#define BEFORE    200u                /* … so soon */
 
 enum { HANDLED, ALSO_HANDLED, NOBODY, TOPICS };
 static const char *const topic_text[TOPICS] = {"a", "b", "nobody"};
@@ -56,7 +61,7 @@ static struct {
     struct cell cell[CAPACITY];
     uint32_t first, cnt;
     uint32_t at_cell, at_event;
-    uint64_t accepted, delivered, unhandled, expired, dropped;
+    uint64_t accepted, delivered, unhandled, expired, dropped, restarts;
     uint64_t full, dry, large; /* calls: refused for want of a place, of a block; events in one */
 } w;
 
@@ -252,11 +257,35 @@ static void leave_behind(uint32_t cells)
     w.at_cell = w.at_event = 0;
 }
 
+static void add_handlers(struct geb_bus *bus)
+{
+    for (uint32_t i = 0; i < NOBODY; i++)
+        assert_int_equal(geb_on(bus, topic_text[i], on_event, NULL), 0);
+}
+
 static void take_role(void)
 {
     assert_int_equal(geb_open(&w.api.bus, w.api.name), 0);
-    for (uint32_t i = 0; i < NOBODY; i++)
-        assert_int_equal(geb_on(w.api.bus, topic_text[i], on_event, NULL), 0);
+    add_handlers(w.api.bus);
+}
+
+/* What the kernel does with a process that is killed. */
+static void bus_dies(struct geb_bus *bus)
+{
+    shr_lock_drop(&bus->lock);
+    shr_segment_detach(&bus->map);
+    free(bus->flat);
+    free(bus->first);
+    gebi_handle_end(bus, sizeof(*bus));
+}
+
+static void producer_dies(struct geb_producer *p)
+{
+    shr_lock_drop(&p->lock);
+    shr_segment_detach(&p->map);
+    for (uint32_t c = 0; c <= SHR_CLASS_CNT; c++)
+        free(p->heap.cls[c].chunk);
+    gebi_handle_end(p, sizeof(*p));
 }
 
 static void dispatch(uint32_t max)
@@ -266,11 +295,27 @@ static void dispatch(uint32_t max)
     leave_behind(due);
 }
 
-static void close_and_open(bool drains)
+/* The consumer ends, and has a successor, which perhaps stood by. */
+static void succeed(void)
 {
-    assert_int_equal(geb_close(w.api.bus, drains ? GEB_FOREVER : 0), 0);
-    leave_behind(drains ? w.cnt : 0);
-    take_role();
+    struct geb_bus *next = NULL;
+    uint32_t how = pick(3);
+    if (pick(2) == 0) {
+        assert_int_equal(geb_stand_by(&next, w.api.name), 0);
+        add_handlers(next);
+        assert_int_equal(geb_dispatch(next, 0), 0);
+    }
+    if (how == 0)
+        bus_dies(w.api.bus);
+    else
+        assert_int_equal(geb_close(w.api.bus, how == 1 ? GEB_FOREVER : 0), 0);
+    w.restarts += how == 0;
+    leave_behind(how == 1 ? w.cnt : 0);
+    if (next != NULL)
+        assert_int_equal(geb_take_over(next, 0), 0);
+    w.api.bus = next;
+    if (next == NULL)
+        take_role();
 }
 
 /* ---- all of it ------------------------------------------------------------------------------- */
@@ -282,9 +327,12 @@ static void join(uint32_t i)
         assert_int_equal(geb_topic(w.p[i], topic_text[t], &w.topic[t]), 0);
 }
 
-static void leave(uint32_t i)
+static void leave(uint32_t i, bool dies)
 {
-    assert_int_equal(geb_leave(w.p[i]), 0);
+    if (dies)
+        producer_dies(w.p[i]);
+    else
+        assert_int_equal(geb_leave(w.p[i]), 0);
     memset(w.loan[i], 0, sizeof(w.loan[i]));
 }
 
@@ -306,6 +354,7 @@ static void fill_empty(struct geb_producer *p, uint32_t handles)
     options.key = c.event[0].key;
     stress_fill(payload, EVENT_MAX, 0, c.event[0].serial);
     memset(p->heap.vain_ns, 0, sizeof(p->heap.vain_ns));
+    memset(p->heap.swept_ns, 0, sizeof(p->heap.swept_ns));
     int rc = geb_publish_with(p, w.topic[c.event[0].topic], payload, EVENT_MAX, &options);
     assert_int_equal(rc, 0);
     note(&c, rc, true);
@@ -325,11 +374,11 @@ static void step(uint32_t handles)
     else if (what < 97)
         dispatch(0);
     else if (what < 98)
-        close_and_open(pick(2) != 0);
+        succeed();
     else if (what < 99)
         fill_empty(w.p[i], handles);
     else if (pick(4) == 0) {
-        leave(i);
+        leave(i, pick(2) != 0);
         join(i);
     }
 }
@@ -343,7 +392,29 @@ static void check_account(void)
     assert_int_equal(m.unhandled, w.unhandled);
     assert_int_equal(m.dropped, w.dropped);
     assert_int_equal(m.used, w.cnt);
-    assert_int_equal(m.redelivered + m.restarts + m.revoked + m.quarantined + m.bad_bytes, 0);
+    assert_int_equal(m.restarts, w.restarts);
+    assert_int_equal(m.redelivered + m.revoked + m.quarantined + m.bad_bytes, 0);
+}
+
+/* Nobody takes part. Each slot has published for long, and all of that was handled. */
+static void make_old(uint32_t handles)
+{
+    struct shr_map map;
+    assert_int_equal(shr_segment_attach(&map, w.api.bus->map.path, true), 0);
+    assert_int_equal(geb_close(w.api.bus, 0), 0);
+    for (uint32_t slot = 1; slot <= handles; slot++) {
+        w.number[slot] = OLD - BEFORE;
+        shr_store_relaxed(&map.peers[slot].published, w.number[slot]);
+        shr_store_relaxed(&map.track[slot].seen, w.number[slot]);
+        w.accepted += w.number[slot];
+    }
+    w.delivered = w.accepted;
+    shr_store_relaxed(&map.tally->col[SHR_COL_DELIVERED], w.delivered);
+    shr_store_relaxed(&map.hot->recalls, OLD - BEFORE);
+    for (uint32_t i = 0; i < CHUNKS * SHR_CHUNK_BLOCKS; i++)
+        shr_store_relaxed(&map.chunks[i / SHR_CHUNK_BLOCKS].block[i % SHR_CHUNK_BLOCKS],
+                          shr_block_word(UINT32_MAX - pick(BEFORE), SHR_BLOCK_FREE));
+    shr_segment_detach(&map);
 }
 
 static void run(enum geb_policy policy, bool exclusive)
@@ -360,7 +431,7 @@ static void run(enum geb_policy policy, bool exclusive)
     api_open_config(&w.api, &config);
     geb_leave(w.api.producer);
     w.api.producer = NULL;
-    geb_close(w.api.bus, 0);
+    make_old(handles);
     for (uint32_t i = 0; i < handles; i++)
         join(i);
     take_role();
@@ -371,13 +442,13 @@ static void run(enum geb_policy policy, bool exclusive)
     dispatch(0);
     check_account();
     for (uint32_t i = 0; i < handles; i++)
-        leave(i);
+        leave(i, false);
     w.api.bus->swept_ns = 0;
     gebi_housekeep(w.api.bus, shr_now_ns());
     join(0);
     assert_int_equal(geb_loan(w.p[0], EVENT_MAX, &all), 0);
     assert_int_equal(geb_return(w.p[0], &all), 0);
-    leave(0);
+    leave(0, false);
     printf("policy %d%s: %llu accepted, %llu of them in blocks, %llu dropped; %llu times full, "
            "%llu times without memory\n",
            (int)policy, exclusive ? ", exclusive" : "", (unsigned long long)w.accepted,

@@ -23,9 +23,9 @@
  * do not matter). The consumer's hand, written before a locked instruction and by nobody else, has
  * no buffer, nor have the sweepers and recallers, which write by CAS.
  *
- * What is not modelled: memory weaker than TSO, several blocks in a chunk and size classes, runs,
- * the trimming of an owner that allocates (chunk_give is that of a leaver), observers of blocks
- * (S2), the consumer's death, damaged words, generations that wrap.
+ * What is not modelled: memory weaker than TSO, several blocks in a chunk and size classes, runs
+ * (run.pml), the trimming of an owner that allocates (chunk_give is that of a leaver), observers
+ * of blocks (S2), the consumer's death, damaged words, generations that wrap.
  */
 #ifndef CHUNKS
 #define CHUNKS 1
