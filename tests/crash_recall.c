@@ -189,8 +189,8 @@ static int run(const struct step_scenario *recaller, size_t every)
         teardown(world);
         reached++;
     }
-    printf("%s, behind %u changes: %zu instructions, %zu reached, %d failed\n", recaller->name,
-           changes, walk.count, reached, failed);
+    printf("%s, behind %u changes: %zu instructions, %d failed (of %zu, with all turns)\n",
+           recaller->name, changes, reached, failed, walk.count);
     step_walk_free(&walk);
     return failed != 0 || met < 100;
 }
