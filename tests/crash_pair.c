@@ -373,8 +373,8 @@ int main(void)
     int failures = 0;
     for (int killed = 0; killed < 2; killed++) {
         kill_dropper = killed != 0;
-        failures += run(&dropper, &consumer, false, 1, 9);
-        failures += run(&consumer, &dropper, true, 1, 9);
+        failures += run(&dropper, &consumer, false, 1, 13);
+        failures += run(&consumer, &dropper, true, 1, 13);
     }
     kill_dropper = false;
     died_dropping = true;
