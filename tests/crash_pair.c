@@ -1,0 +1,383 @@
+/* Goal: a block that the consumer reads stays as it is, and a block that is in use stays in use,
+ * while two processes stand still anywhere and a third one takes all memory that it can get.
+ *
+ * Method: a drop-oldest bus has four events in blocks of an owner who died. The consumer takes one
+ * of them and reads it. Beside it stands
+ *   dropper   who drops the same event; it is killed there, or goes on later
+ *   sweeper   who returns what the dead left; one of these died as it dropped the event that the
+ *             consumer has
+ * One of the two stands behind each of its changes to shared memory in turn, the other one at its
+ * instructions in turn: at some of them in the quick form, and of the sweeper, and not in most
+ * turns of the loops over headers. The test drops the events that wait, sweeps, joins, allocates
+ * all that there is and writes into it. Then the two go on. The consumer must read its event or get
+ * none, no block of the test may be freed, each event must be delivered or dropped once, and in the
+ * end all memory must be free. */
+#include "shmring/consume.h"
+#include "shmring/peer.h"
+#include "shmring/slab.h"
+#include "tests/ring_support.h"
+#include "tests/step.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#define EVENTS      4u
+#define WORDS       8u /* of an event */
+#define CHUNKS      2u
+#define BYTES       4096u
+#define BLOCKS      (CHUNKS * SHR_CHUNK_BYTES / BYTES)
+#define TURNS       2u  /* of each loop */
+#define CHANGES_MAX 64u /* of one process */
+#define DROPPER     2u
+#define TEST        3u
+
+/* In memory of the test and the children. */
+static struct world {
+    char path[SHR_PATH_BYTES];
+    uint64_t delivered;
+    uint64_t wrong; /* words that the consumer did not find as they were */
+} * world;
+
+static struct shr_map child_map;
+static struct shr_lock child_lock;
+static struct shr_taker child_taker;
+static struct shr_consumer child_consumer;
+
+static struct shr_lock test_lock;
+static struct shr_taker test_taker;
+static uint64_t test_dropped;
+
+/* What is run now. */
+static const struct step_scenario *first_does;
+static struct step_child first;
+static size_t first_at; /* the point where the first one stands */
+static bool died_dropping;
+static bool kill_dropper;
+
+/* ---- the children ---------------------------------------------------------------------------- */
+
+static int child_attach(void *user)
+{
+    (void)user;
+    test_lock = (struct shr_lock){0};
+    return shr_segment_attach(&child_map, world->path, true);
+}
+
+static int child_join(uint32_t slot)
+{
+    int rc = child_attach(NULL);
+    if (rc == 0)
+        rc = shr_lock_take(&child_map, slot, &child_lock);
+    if (rc == 0)
+        shr_peer_enter(&child_map, slot, "child");
+    return rc;
+}
+
+static int consumer_prepare(void *user)
+{
+    (void)user;
+    int rc = child_join(SHR_CONSUMER_SLOT);
+    if (rc == 0)
+        shr_consumer_init(&child_consumer, &child_map);
+    child_consumer.taker.now_ns = ring_clock;
+    return rc;
+}
+
+static int consumer_region(void *user)
+{
+    struct shr_item item;
+    (void)user;
+    if (shr_next(&child_consumer, &item) > 0) {
+        const volatile uint64_t *word = (const volatile uint64_t *)item.data;
+        for (uint32_t i = 0; i < WORDS; i++)
+            world->wrong += word[i] != item.number;
+        world->delivered += item.events;
+        shr_finish(&child_consumer, &item, SHR_COL_DELIVERED);
+    }
+    shr_rest(&child_consumer);
+    return 0;
+}
+
+static int dropper_prepare(void *user)
+{
+    (void)user;
+    int rc = child_join(DROPPER);
+    shr_taker_init(&child_taker, &child_map, DROPPER, &child_map.peers[DROPPER].hand);
+    child_taker.now_ns = ring_clock;
+    return rc;
+}
+
+static int dropper_region(void *user)
+{
+    (void)user;
+    shr_drop(&child_taker, &child_map, false);
+    return 0;
+}
+
+static void sweep(struct shr_map *map)
+{
+    struct shr_ring view;
+    shr_ring_init(&view, map);
+    shr_sweep_dead(map, &view, false);
+    uint64_t head = shr_load_acquire(&view.hot->head);
+    shr_slab_sweep(map, head, shr_load_acquire(view.free));
+}
+
+static int sweeper_region(void *user)
+{
+    (void)user;
+    sweep(&child_map);
+    return 0;
+}
+
+/* ---- the world ------------------------------------------------------------------------------- */
+
+/* A dead producer's hand: of the oldest event, which it did not get. */
+static void leave_hand(void)
+{
+    struct shr_peer *peer = &ring_map.peers[DROPPER];
+    uint64_t tail = shr_load_relaxed(&ring_map.hot->tail);
+    const struct shr_cell *cell = shr_cell_at(&ring, tail);
+    shr_peer_enter(&ring_map, DROPPER, "dead");
+    shr_store_relaxed(&peer->hand.ref, shr_load_relaxed(&cell->word[SHR_WORD_BODY]));
+    shr_store_relaxed(&peer->hand.meta, shr_load_relaxed(&cell->word[SHR_WORD_META]));
+    shr_store_relaxed(&peer->hand.pos, tail);
+}
+
+static void drop_all(void)
+{
+    struct shr_hot *hot = ring_map.hot;
+    while (shr_load_relaxed(&hot->tail) != shr_load_relaxed(&hot->head))
+        test_dropped += shr_drop(&test_taker, &ring_map, false);
+}
+
+static int create(void)
+{
+    uint64_t words[SHR_CELL_WORDS];
+    ring_open(SHR_DROP_OLDEST, EVENTS, CHUNKS);
+    ring_start_at(1000);
+    memset(world, 0, sizeof(*world));
+    memcpy(world->path, ring_map.path, sizeof(world->path));
+    for (uint64_t number = 1; number <= EVENTS; number++) {
+        uint64_t ref = ring_block(1, 8 * WORDS);
+        uint64_t *word = (uint64_t *)(void *)shr_block_data(&ring_map, ref);
+        for (uint32_t i = 0; i < WORDS; i++)
+            word[i] = number;
+        ring_compose_slab(words, 1, number, ref, 8 * WORDS, 0);
+        shr_store_relaxed(&ring_map.peers[1].published, number);
+        ring_commit_words(words);
+    }
+    if (died_dropping)
+        leave_hand();
+    test_dropped = 0;
+    shr_taker_init(&test_taker, &ring_map, TEST, &ring_map.peers[TEST].hand);
+    int rc = shr_lock_take(&ring_map, TEST, &test_lock);
+    if (rc == 0)
+        shr_peer_enter(&ring_map, TEST, "test");
+    return rc;
+}
+
+/* A bus beside whose first process the second one can begin. */
+static int setup(void *user)
+{
+    (void)user;
+    int rc = create();
+    if (rc == 0)
+        rc = step_start(&first, first_does);
+    if (rc == 0)
+        rc = step_reach(&first, NULL, first_at);
+    if (rc == 0 && died_dropping && first_at != 0)
+        drop_all(); /* so that the chunk of the dead owner is due, but for the consumer's hand */
+    return rc;
+}
+
+static void teardown(void *user)
+{
+    (void)user;
+    step_kill(&first);
+    shr_lock_drop(&test_lock);
+    ring_close(NULL);
+}
+
+/* ---- the check ------------------------------------------------------------------------------- */
+
+#define CHECK(condition)                                                                     \
+    do {                                                                                     \
+        if (!(condition)) {                                                                  \
+            printf("%s:%d: at %zu, %zu: %s\n", __FILE__, __LINE__, first_at, k, #condition); \
+            return -EBADMSG;                                                                 \
+        }                                                                                    \
+    } while (0)
+
+/* Fills ref[cnt …] with all that there is, and writes into it. Returns the new count. */
+static uint32_t allocate_all(struct shr_heap *heap, uint64_t ref[BLOCKS], uint32_t cnt)
+{
+    while (cnt < BLOCKS && shr_alloc(heap, BYTES, &ref[cnt]) == 0)
+        memset(shr_block_data(&ring_map, ref[cnt++]), 0xa5, BYTES);
+    return cnt;
+}
+
+static bool are_kept(const struct shr_heap *heap, const uint64_t *ref, uint32_t cnt)
+{
+    for (uint32_t i = 0; i < cnt; i++) {
+        if (shr_load_relaxed(&ring_map.owners[shr_ref_chunk(ref[i])]) != heap->owner ||
+            !shr_block_valid(&ring_map, ref[i], BYTES))
+            return false;
+    }
+    return true;
+}
+
+static int go_on(struct step_child *child)
+{
+    int status = 0;
+    if (child->state == STEP_GONE)
+        return 0;
+    int rc = step_resume(child);
+    if (rc == 0)
+        rc = step_wait(child, &status);
+    return rc != 0 ? rc : status;
+}
+
+static int check_end(struct shr_heap *heap, uint64_t ref[BLOCKS], uint32_t cnt, size_t k)
+{
+    uint64_t dropped = test_dropped + shr_load_relaxed(&ring_map.peers[DROPPER].took_dropped);
+    uint64_t ended = world->delivered + dropped;
+    CHECK(ended == EVENTS || (kill_dropper && ended == EVENTS - 1)); /* it died before it counted */
+    for (uint32_t i = 0; i < cnt; i++)
+        CHECK(shr_block_free(&ring_map, ref[i]));
+    sweep(&ring_map);
+    CHECK(shr_load32_relaxed(&ring_map.peers[1].state) == SHR_PEER_FREE);
+    CHECK(shr_load32_relaxed(&ring_map.peers[DROPPER].state) == SHR_PEER_FREE);
+    CHECK(allocate_all(heap, ref, 0) == BLOCKS);
+    return 0;
+}
+
+/* Both stand still. */
+static int check(struct step_child *consumer, struct step_child *beside, size_t k)
+{
+    struct shr_heap heap;
+    uint64_t ref[BLOCKS];
+    uint64_t epoch = shr_load_relaxed(&ring_map.peers[TEST].epoch);
+    CHECK(shr_heap_init(&heap, &ring_map, shr_owner(TEST, epoch)) == 0);
+    drop_all();
+    if (kill_dropper)
+        step_kill(beside);
+    sweep(&ring_map);
+    uint32_t cnt = allocate_all(&heap, ref, 0);
+    CHECK(cnt >= BLOCKS / CHUNKS);
+    CHECK(go_on(beside) == 0);
+    CHECK(are_kept(&heap, ref, cnt));
+    sweep(&ring_map); /* a block that the dropper had taken from under the consumer's hand */
+    cnt = allocate_all(&heap, ref, cnt);
+    CHECK(go_on(consumer) == 0);
+    CHECK(world->wrong == 0);
+    CHECK(are_kept(&heap, ref, cnt));
+    int rc = check_end(&heap, ref, cnt, k);
+    shr_heap_fini(&heap);
+    return rc;
+}
+
+/* ---- the pairs ------------------------------------------------------------------------------- */
+
+/* All that the processes write but payloads. */
+static uint64_t tables(void)
+{
+    const unsigned char *from = (const unsigned char *)ring_map.hot;
+    const unsigned char *to = (const unsigned char *)&ring_map.chunks[0].block[8];
+    uint64_t sum = 0, word;
+    for (; from + sizeof(word) <= to; from += sizeof(word)) {
+        memcpy(&word, from, sizeof(word));
+        sum = sum * 0x9e3779b97f4a7c15u + word;
+    }
+    return sum;
+}
+
+/* The points behind each change that the first one makes alone. */
+static uint32_t find_changes(size_t at[CHANGES_MAX])
+{
+    uint32_t cnt = 0;
+    first_at = 0;
+    int rc = setup(NULL);
+    uint64_t sum = tables();
+    for (size_t k = 1; rc == 0 && cnt < CHANGES_MAX; k++) {
+        rc = step_reach(&first, NULL, k);
+        if (rc == 0 && tables() != sum)
+            at[cnt++] = k;
+        sum = tables();
+    }
+    teardown(NULL);
+    return rc == 1 ? cnt : 0;
+}
+
+/* The second one at each every-th point, beside the first one at first_at. */
+static int run_beside(const struct step_scenario *second, bool consumer_first, size_t every,
+                      size_t *reached)
+{
+    struct step_walk walk = {0};
+    int failed = 0;
+    size_t met = 0;
+    if (step_walk(second, &walk) != 0 || walk.varies)
+        return 1;
+    for (size_t k = 0; k < walk.count && failed == 0; k++) {
+        struct step_child child;
+        if (walk.points[k].occurrence > TURNS || (met++ + first_at) % every != 0)
+            continue;
+        failed = setup(NULL) != 0 || step_start(&child, second) != 0;
+        if (failed == 0)
+            failed = step_reach(&child, &walk, k) != 0 ||
+                     check(consumer_first ? &first : &child, consumer_first ? &child : &first, k);
+        step_kill(&child);
+        teardown(NULL);
+        ++*reached;
+    }
+    step_walk_free(&walk);
+    return failed;
+}
+
+static int run(const struct step_scenario *one, const struct step_scenario *other,
+               bool consumer_first, size_t every, size_t every_of_quick)
+{
+    size_t at[CHANGES_MAX], reached = 0;
+    struct step_scenario second = *other;
+    second.setup = setup;
+    second.teardown = teardown;
+    first_does = one;
+    if (support_every(2) == 2)
+        every = every_of_quick;
+    uint32_t cnt = find_changes(at);
+    int failed = cnt < 3;
+    for (uint32_t i = 0; i < cnt && failed == 0; i++) {
+        first_at = at[i];
+        failed = run_beside(&second, consumer_first, every, &reached);
+    }
+    printf("%s, beside a %s behind %u changes%s: %zu instructions, %d failed\n", other->name,
+           one->name, cnt, kill_dropper ? ", killed dropper" : "", reached, failed);
+    return failed;
+}
+
+int main(void)
+{
+    support_begin();
+    if (!step_available()) {
+        printf("skipped: no single-stepping here\n");
+        return 77;
+    }
+    world = support_shared(sizeof(*world));
+    const struct step_scenario consumer = {
+        .name = "consumer", .prepare = consumer_prepare, .region = consumer_region};
+    const struct step_scenario dropper = {
+        .name = "dropper", .prepare = dropper_prepare, .region = dropper_region};
+    const struct step_scenario sweeper = {
+        .name = "sweeper", .prepare = child_attach, .region = sweeper_region};
+    int failures = 0;
+    for (int killed = 0; killed < 2; killed++) {
+        kill_dropper = killed != 0;
+        failures += run(&dropper, &consumer, false, 1, 13);
+        failures += run(&consumer, &dropper, true, 1, 13);
+    }
+    kill_dropper = false;
+    died_dropping = true;
+    failures += run(&consumer, &sweeper, true, 5, 59);
+    return failures != 0;
+}
