@@ -89,8 +89,9 @@ meson_suites()
     read -r p f s <<<"${tally##*$'\n'}"
     passed=$((passed + p)) failed=$((failed + f))
     if ((in_ci)); then
-        ((s == 0)) || fail "$s skipped under --ci"
-        failed=$((failed + (s > 0 ? s - 1 : 0)))
+        for ((; s > 0; s--)); do
+            fail "a test was skipped under --ci; its name is above"
+        done
     else
         skipped=$((skipped + s))
     fi

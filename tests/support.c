@@ -1,6 +1,7 @@
 #include "tests/support.h"
 
 #include <dirent.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -329,4 +330,12 @@ void *support_shared(size_t bytes)
     if (memory == MAP_FAILED)
         give_up("mmap");
     return memory;
+}
+
+long support_libc_syscall(long number, const long arg[6])
+{
+    static long (*libc_syscall)(long, ...);
+    if (libc_syscall == NULL)
+        *(void **)&libc_syscall = dlsym(RTLD_NEXT, "syscall");
+    return libc_syscall(number, arg[0], arg[1], arg[2], arg[3], arg[4], arg[5]);
 }

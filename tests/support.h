@@ -115,6 +115,9 @@ void support_hear_test(const struct support_line *line);  /* ends the child if t
  * not 0, only where its argument `arg` has all of them. 0 or -errno. For children only. */
 int support_deny(long number, unsigned arg, uint32_t bits, int error);
 
+/* The syscall() of libc, for a test that has one of its own in its place. */
+long support_libc_syscall(long number, const long arg[6]);
+
 /* Memory that test and children share, zeroed; never freed. */
 void *support_shared(size_t bytes);
 

@@ -9,7 +9,6 @@
 
 #include "lib/internal.h"
 
-#include <dlfcn.h>
 #include <linux/futex.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -26,15 +25,12 @@ static unsigned sleeps;
 
 long syscall(long number, ...)
 {
-    static long (*libc_syscall)(long, ...);
     long arg[6];
     va_list args;
     va_start(args, number);
     for (int i = 0; i < 6; i++)
         arg[i] = va_arg(args, long);
     va_end(args);
-    if (libc_syscall == NULL)
-        *(void **)&libc_syscall = dlsym(RTLD_NEXT, "syscall");
     if (on_barrier != NULL && number == SYS_membarrier)
         on_barrier();
     if (on_barrier != NULL && number == SYS_futex && (int)arg[1] == FUTEX_WAIT_BITSET) {
@@ -42,7 +38,7 @@ long syscall(long number, ...)
             geb_stop(a.bus);
         return 0;
     }
-    return libc_syscall(number, arg[0], arg[1], arg[2], arg[3], arg[4], arg[5]);
+    return support_libc_syscall(number, arg);
 }
 
 static void start(enum geb_policy policy)

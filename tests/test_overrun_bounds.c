@@ -10,7 +10,6 @@
 
 #include "lib/internal.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <linux/futex.h>
 #include <setjmp.h>
@@ -101,15 +100,12 @@ static unsigned barriers, sleeps;
 /* The one of libc, but that nobody sleeps. */
 long syscall(long number, ...)
 {
-    static long (*libc_syscall)(long, ...);
     long arg[6];
     va_list args;
     va_start(args, number);
     for (int i = 0; i < 6; i++)
         arg[i] = va_arg(args, long);
     va_end(args);
-    if (libc_syscall == NULL)
-        *(void **)&libc_syscall = dlsym(RTLD_NEXT, "syscall");
     if (number == SYS_membarrier && on_barrier != NULL) {
         barriers++;
         on_barrier();
@@ -119,7 +115,7 @@ long syscall(long number, ...)
         on_sleep((const void *)arg[0], (uint32_t)arg[2]);
         return 0;
     }
-    return libc_syscall(number, arg[0], arg[1], arg[2], arg[3], arg[4], arg[5]);
+    return support_libc_syscall(number, arg);
 }
 
 static uint64_t full(void)
