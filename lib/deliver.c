@@ -8,7 +8,7 @@
 
 #define PAUSE_MIN_NS UINT64_C(40)
 #define PAUSE_MAX_NS UINT64_C(8000)
-#define STREAM_NS    UINT64_C(40)  /* events that come faster than this are a stream */
+#define STREAM_NS    UINT64_C(40) /* events that come faster than this are a stream */
 
 static inline void raise(shr_a64 *counter, uint64_t add_cnt)
 {
