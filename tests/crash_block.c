@@ -14,7 +14,7 @@
  * ledger and segment are compared as in crash_publish.c. */
 #include "tests/crash_support.h"
 
-CRASH_CLOCK_GETTIME
+STEP_CLOCK_GETTIME
 
 #define SPINS 2u
 
@@ -55,7 +55,7 @@ static int prepare(void *user)
     int rc = crash_prepare_sender(w, &w->victim, CRASH_VICTIM, events_of(w, true), w->kind);
     if (rc == 0)
         w->victim.p->spins = SPINS;
-    crash_far_clock();
+    step_clock_far();
     return rc;
 }
 

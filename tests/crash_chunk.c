@@ -18,7 +18,7 @@
 #include <string.h>
 #include <sys/wait.h>
 
-CRASH_CLOCK_GETTIME
+STEP_CLOCK_GETTIME
 
 /* Who died reclaiming keeps others from it for 2 ms: the test's clock goes this far ahead. */
 #define HOLD_OFF_NS UINT64_C(10000000)
@@ -118,7 +118,7 @@ static int prepare(void *user)
     if (way(w) == WAY_TRIM && rc == 0)
         s->p->heap.trim_class = SHR_CLASS_CNT - 1; /* it comes round to it in the end */
     crash_compose(w, s, w->kind);
-    crash_steady_clock();
+    step_clock_steady();
     return rc;
 }
 
@@ -135,7 +135,7 @@ static int check_killed(struct step_child *child, size_t k, void *user)
     struct shr_account account;
     (void)child;
     (void)k;
-    crash_set_ahead(HOLD_OFF_NS);
+    step_clock_set_ahead(HOLD_OFF_NS);
     CRASH_TRY(crash_settle(w, w->kind, &account));
     CRASH_EQUAL(account.dropped, 0);
     if (w->exclusive || w->variant) { /* its memory, before the consumer sweeps */

@@ -18,7 +18,7 @@
 #include <sys/random.h>
 #include <sys/syscall.h>
 
-CRASH_CLOCK_GETTIME
+STEP_CLOCK_GETTIME
 
 enum way { WAY_CREATE, WAY_NAMED, WAY_ON, WAY_REMOVE };
 static const char *const way_text[] = {"create", "create a file with a name", "on", "remove"};
@@ -71,7 +71,7 @@ static int prepare(void *user)
     if (way(w) == WAY_NAMED)
         rc = support_deny(SYS_openat, 2, O_TMPFILE & ~O_DIRECTORY, EOPNOTSUPP);
     is_child = true;
-    crash_steady_clock();
+    step_clock_steady();
     return rc;
 }
 

@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-CRASH_CLOCK_GETTIME
+STEP_CLOCK_GETTIME
 
 #define CELLS           4
 #define OWN_PAGES_BYTES (1u << 20) /* more than the heap ever has in one piece */
@@ -40,7 +40,7 @@ static int prepare(void *user)
     if (rc == 0)
         rc = gebi_flatten(w->bus);
     w->bus->swept_ns = shr_now_ns(); /* the sweep is another suite's */
-    crash_steady_clock();
+    step_clock_steady();
     return rc;
 }
 

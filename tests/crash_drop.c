@@ -12,7 +12,7 @@
  * block that was not freed. */
 #include "tests/crash_support.h"
 
-CRASH_CLOCK_GETTIME
+STEP_CLOCK_GETTIME
 
 #define OTHERS_DROP 3u
 

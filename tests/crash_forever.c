@@ -15,7 +15,7 @@
 
 #include <errno.h>
 
-CRASH_CLOCK_GETTIME
+STEP_CLOCK_GETTIME
 
 #define DEATHS_FEW  8u
 #define DEATHS_MANY 300u

@@ -12,7 +12,7 @@
  * account and ledger agree. */
 #include "tests/crash_support.h"
 
-CRASH_CLOCK_GETTIME
+STEP_CLOCK_GETTIME
 
 #define WAITING  4u   /* the capacity of the bus */
 #define UP_STEPS 400u /* from a look at a cell to the hand it is less */
@@ -115,7 +115,7 @@ static int prepare_take(void *user)
     int rc = crash_open(w);
     if (rc == 0)
         rc = gebi_flatten(w->bus);
-    crash_steady_clock();
+    step_clock_steady();
     return rc;
 }
 

@@ -14,7 +14,7 @@
  * and segment are compared as in crash_publish.c. */
 #include "tests/crash_support.h"
 
-CRASH_CLOCK_GETTIME
+STEP_CLOCK_GETTIME
 
 static const char *const dead_text[] = {"clean",        "of an idle one",
                                         "with a claim", "with a claim that is not exact",
@@ -44,7 +44,7 @@ static int prepare(void *user)
         rc = crash_join(w, &w->victim, CRASH_VICTIM);
     if (rc == 0 && leaves)
         rc = crash_send(w, &w->victim, w->kind);
-    crash_steady_clock();
+    step_clock_steady();
     return rc;
 }
 

@@ -9,10 +9,13 @@
  */
 #include "tests/slab_support.h"
 #include "tests/step.h"
+#include "tests/step_clock.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+
+STEP_CLOCK_GETTIME
 
 #define RUNS   6u
 #define CHUNKS (2 * RUNS)
@@ -59,6 +62,7 @@ static int prepare(void *user)
     for (uint32_t i = 0; i < CHUNKS; i++)
         shr_store_relaxed(&child_map.owners[i], shr_owner_recalled(world->owner, RECALL));
     shr_fetch_add_relaxed(&child_map.hot->recalls, 2);
+    step_clock_steady();
     return rc;
 }
 

@@ -11,7 +11,7 @@
  * Then the child goes on, and what it read is compared with what was sent. */
 #include "tests/crash_support.h"
 
-CRASH_CLOCK_GETTIME
+STEP_CLOCK_GETTIME
 
 #define OTHER_SLOT 1u
 #define SLOT       2u

@@ -7,30 +7,28 @@
  *   sweeper   who returns what the dead left; one of these died as it dropped the event that the
  *             consumer has
  * One of the two stands behind each of its changes to shared memory in turn, the other one at its
- * instructions in turn: at some of them in the quick form, and of the sweeper, and not in most
- * turns of the loops over headers. The test drops the events that wait, sweeps, joins, allocates
- * all that there is and writes into it. Then the two go on. The consumer must read its event or get
- * none, no block of the test may be freed, each event must be delivered or dropped once, and in the
- * end all memory must be free. */
+ * instructions in turn (step_pair.h); in the quick form not in late turns of the loops over
+ * headers. The test drops the events that wait, sweeps, allocates all that there is and writes into
+ * it. Then the two go on. The consumer must read its event or get none, no block of the test may be
+ * freed, each event must be delivered or dropped once, and in the end all memory must be free. */
 #include "shmring/consume.h"
 #include "shmring/peer.h"
 #include "shmring/slab.h"
 #include "tests/ring_support.h"
-#include "tests/step.h"
+#include "tests/step_pair.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
-#define EVENTS      4u
-#define WORDS       8u /* of an event */
-#define CHUNKS      2u
-#define BYTES       4096u
-#define BLOCKS      (CHUNKS * SHR_CHUNK_BYTES / BYTES)
-#define TURNS       2u  /* of each loop */
-#define CHANGES_MAX 64u /* of one process */
-#define DROPPER     2u
-#define TEST        3u
+#define EVENTS  4u
+#define WORDS   8u /* of an event */
+#define CHUNKS  2u
+#define BYTES   4096u
+#define BLOCKS  (CHUNKS * SHR_CHUNK_BYTES / BYTES)
+#define TURNS   16u /* of each loop, in the quick form */
+#define DROPPER 2u
+#define TEST    3u
 
 /* In memory of the test and the children. */
 static struct world {
@@ -49,9 +47,6 @@ static struct shr_taker test_taker;
 static uint64_t test_dropped;
 
 /* What is run now. */
-static const struct step_scenario *first_does;
-static struct step_child first;
-static size_t first_at; /* the point where the first one stands */
 static bool died_dropping;
 static bool kill_dropper;
 
@@ -152,8 +147,9 @@ static void drop_all(void)
         test_dropped += shr_drop(&test_taker, &ring_map, false);
 }
 
-static int create(void)
+static int setup(void *user)
 {
+    (void)user;
     uint64_t words[SHR_CELL_WORDS];
     ring_open(SHR_DROP_OLDEST, EVENTS, CHUNKS);
     ring_start_at(1000);
@@ -178,36 +174,30 @@ static int create(void)
     return rc;
 }
 
-/* A bus beside whose first process the second one can begin. */
-static int setup(void *user)
+/* The chunk of the owner who died dropping is due, but for the consumer's hand. */
+static int between(void *user)
 {
     (void)user;
-    int rc = create();
-    if (rc == 0)
-        rc = step_start(&first, first_does);
-    if (rc == 0)
-        rc = step_reach(&first, NULL, first_at);
-    if (rc == 0 && died_dropping && first_at != 0)
-        drop_all(); /* so that the chunk of the dead owner is due, but for the consumer's hand */
-    return rc;
+    if (died_dropping)
+        drop_all();
+    return 0;
 }
 
 static void teardown(void *user)
 {
     (void)user;
-    step_kill(&first);
     shr_lock_drop(&test_lock);
     ring_close(NULL);
 }
 
 /* ---- the check ------------------------------------------------------------------------------- */
 
-#define CHECK(condition)                                                                     \
-    do {                                                                                     \
-        if (!(condition)) {                                                                  \
-            printf("%s:%d: at %zu, %zu: %s\n", __FILE__, __LINE__, first_at, k, #condition); \
-            return -EBADMSG;                                                                 \
-        }                                                                                    \
+#define CHECK(condition)                                                      \
+    do {                                                                      \
+        if (!(condition)) {                                                   \
+            printf("%s:%d: at %zu: %s\n", __FILE__, __LINE__, k, #condition); \
+            return -EBADMSG;                                                  \
+        }                                                                     \
     } while (0)
 
 /* Fills ref[cnt …] with all that there is, and writes into it. Returns the new count. */
@@ -254,7 +244,7 @@ static int check_end(struct shr_heap *heap, uint64_t ref[BLOCKS], uint32_t cnt, 
 }
 
 /* Both stand still. */
-static int check(struct step_child *consumer, struct step_child *beside, size_t k)
+static int check_both(struct step_child *consumer, struct step_child *beside, size_t k)
 {
     struct shr_heap heap;
     uint64_t ref[BLOCKS];
@@ -278,82 +268,34 @@ static int check(struct step_child *consumer, struct step_child *beside, size_t 
     return rc;
 }
 
+static int check_dropper_first(struct step_child *dropper, struct step_child *consumer, size_t k,
+                               void *user)
+{
+    (void)user;
+    return check_both(consumer, dropper, k);
+}
+
+static int check_consumer_first(struct step_child *consumer, struct step_child *beside, size_t k,
+                                void *user)
+{
+    (void)user;
+    return check_both(consumer, beside, k);
+}
+
 /* ---- the pairs ------------------------------------------------------------------------------- */
 
 /* All that the processes write but payloads. */
-static uint64_t tables(void)
+static uint64_t tables(void *user)
 {
     const unsigned char *from = (const unsigned char *)ring_map.hot;
     const unsigned char *to = (const unsigned char *)&ring_map.chunks[0].block[8];
     uint64_t sum = 0, word;
+    (void)user;
     for (; from + sizeof(word) <= to; from += sizeof(word)) {
         memcpy(&word, from, sizeof(word));
         sum = sum * 0x9e3779b97f4a7c15u + word;
     }
     return sum;
-}
-
-/* The points behind each change that the first one makes alone. */
-static uint32_t find_changes(size_t at[CHANGES_MAX])
-{
-    uint32_t cnt = 0;
-    first_at = 0;
-    int rc = setup(NULL);
-    uint64_t sum = tables();
-    for (size_t k = 1; rc == 0 && cnt < CHANGES_MAX; k++) {
-        rc = step_reach(&first, NULL, k);
-        if (rc == 0 && tables() != sum)
-            at[cnt++] = k;
-        sum = tables();
-    }
-    teardown(NULL);
-    return rc == 1 ? cnt : 0;
-}
-
-/* The second one at each every-th point, beside the first one at first_at. */
-static int run_beside(const struct step_scenario *second, bool consumer_first, size_t every,
-                      size_t *reached)
-{
-    struct step_walk walk = {0};
-    int failed = 0;
-    size_t met = 0;
-    if (step_walk(second, &walk) != 0 || walk.varies)
-        return 1;
-    for (size_t k = 0; k < walk.count && failed == 0; k++) {
-        struct step_child child;
-        if (walk.points[k].occurrence > TURNS || (met++ + first_at) % every != 0)
-            continue;
-        failed = setup(NULL) != 0 || step_start(&child, second) != 0;
-        if (failed == 0)
-            failed = step_reach(&child, &walk, k) != 0 ||
-                     check(consumer_first ? &first : &child, consumer_first ? &child : &first, k);
-        step_kill(&child);
-        teardown(NULL);
-        ++*reached;
-    }
-    step_walk_free(&walk);
-    return failed;
-}
-
-static int run(const struct step_scenario *one, const struct step_scenario *other,
-               bool consumer_first, size_t every, size_t every_of_quick)
-{
-    size_t at[CHANGES_MAX], reached = 0;
-    struct step_scenario second = *other;
-    second.setup = setup;
-    second.teardown = teardown;
-    first_does = one;
-    if (support_every(2) == 2)
-        every = every_of_quick;
-    uint32_t cnt = find_changes(at);
-    int failed = cnt < 3;
-    for (uint32_t i = 0; i < cnt && failed == 0; i++) {
-        first_at = at[i];
-        failed = run_beside(&second, consumer_first, every, &reached);
-    }
-    printf("%s, beside a %s behind %u changes%s: %zu instructions, %d failed\n", other->name,
-           one->name, cnt, kill_dropper ? ", killed dropper" : "", reached, failed);
-    return failed;
 }
 
 int main(void)
@@ -364,20 +306,39 @@ int main(void)
         return 77;
     }
     world = support_shared(sizeof(*world));
-    const struct step_scenario consumer = {
-        .name = "consumer", .prepare = consumer_prepare, .region = consumer_region};
-    const struct step_scenario dropper = {
-        .name = "dropper", .prepare = dropper_prepare, .region = dropper_region};
+    const struct step_scenario consumer = {.name = "consumer",
+                                           .setup = setup,
+                                           .prepare = consumer_prepare,
+                                           .region = consumer_region,
+                                           .teardown = teardown};
+    const struct step_scenario dropper = {.name = "dropper",
+                                          .setup = setup,
+                                          .prepare = dropper_prepare,
+                                          .region = dropper_region,
+                                          .teardown = teardown};
     const struct step_scenario sweeper = {
         .name = "sweeper", .prepare = child_attach, .region = sweeper_region};
+    struct step_pair dropper_first = {.first = &dropper,
+                                      .second = &consumer,
+                                      .sum = tables,
+                                      .check = check_dropper_first,
+                                      .turns = support_depth() == SUPPORT_QUICK ? TURNS : SIZE_MAX,
+                                      .changes_min = 3};
+    struct step_pair consumer_first = dropper_first;
+    consumer_first.first = &consumer;
+    consumer_first.second = &dropper;
+    consumer_first.between = between;
+    consumer_first.check = check_consumer_first;
     int failures = 0;
     for (int killed = 0; killed < 2; killed++) {
         kill_dropper = killed != 0;
-        failures += run(&dropper, &consumer, false, 1, 13);
-        failures += run(&consumer, &dropper, true, 1, 13);
+        printf("%s", kill_dropper ? "killed dropper:\n" : "");
+        failures += step_pair(&dropper_first);
+        failures += step_pair(&consumer_first);
     }
     kill_dropper = false;
     died_dropping = true;
-    failures += run(&consumer, &sweeper, true, 5, 59);
+    consumer_first.second = &sweeper;
+    failures += step_pair(&consumer_first);
     return failures != 0;
 }

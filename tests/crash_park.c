@@ -18,7 +18,7 @@
 
 #include <errno.h>
 
-CRASH_CLOCK_GETTIME
+STEP_CLOCK_GETTIME
 
 static bool sent; /* the event that wakes it */
 
@@ -46,7 +46,7 @@ static int prepare(void *user)
         rc = geb_set_spin(w->bus, 0);
     if (rc == 0)
         rc = gebi_flatten(w->bus);
-    crash_far_clock();
+    step_clock_far();
     w->bus->swept_ns = shr_now_ns(); /* the sweep is another suite's */
     return rc;
 }
@@ -175,7 +175,7 @@ static int prepare_room(void *user)
     int rc = crash_join(w, &w->victim, CRASH_VICTIM);
     if (rc == 0)
         crash_death_words(w, &w->victim, words);
-    crash_far_clock();
+    step_clock_far();
     return rc;
 }
 

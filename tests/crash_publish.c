@@ -14,7 +14,7 @@
  * before the consumer looks ("joined first"; always so in exclusive mode). */
 #include "tests/crash_support.h"
 
-CRASH_CLOCK_GETTIME
+STEP_CLOCK_GETTIME
 
 static int prepare(void *user)
 {
@@ -26,7 +26,7 @@ static int prepare(void *user)
         rc = crash_send(w, &w->victim, CRASH_INLINE);
     if (rc == 0)
         crash_compose(w, &w->victim, w->kind);
-    crash_steady_clock();
+    step_clock_steady();
     return rc;
 }
 

@@ -4,22 +4,24 @@
  *
  * Method: an owner stands still behind each of its changes to the tables of the slabs in turn; most
  * often it has claimed chunks, and not yet said what they are. Beside each of these a recaller
- * stands still at its instructions in turn (step.h), but for most turns of the loops over headers.
- * The owner ends its allocation; another one takes what it can get; then the recaller goes on. That
- * is crash_slab.c for two at once. The quick form has all instructions of the recaller beside the
- * last claim, and some beside the other changes.
+ * stands still at its instructions in turn (step_pair.h); in the quick form not in late turns of
+ * the loops over headers. The owner ends its allocation; another one takes what it can get; then
+ * the recaller goes on. That is crash_slab.c for two at once.
  */
 #include "shmring/slab_pool.h"
 #include "tests/slab_support.h"
-#include "tests/step.h"
+#include "tests/step_clock.h"
+#include "tests/step_pair.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
+STEP_CLOCK_GETTIME
+
 #define CHUNKS 4u
 #define RUN    (CHUNKS - 2) /* where a run of two goes: runs come from the top */
-#define TURNS  6u           /* of each loop */
+#define TURNS  40u          /* of each loop, in the quick form */
 
 /* In memory of the test and the children. */
 static struct world {
@@ -31,10 +33,6 @@ static struct world {
 
 static struct shr_map child_map;
 static struct shr_heap child_heap[2];
-
-static struct step_child owner;
-static const struct step_scenario *owner_does;
-static uint32_t changes; /* behind how many the owner stands still; it may end before */
 
 static int child_attach(void *user)
 {
@@ -49,6 +47,7 @@ static int owner_prepare(void *user)
     if (rc == 0)
         slab_join(&child_map, &child_heap[0], 1);
     world->owner = child_heap[0].owner;
+    step_clock_steady();
     return rc;
 }
 
@@ -85,8 +84,9 @@ static int single_region(void *user)
 }
 
 /* What the owner has changed: owner words, what chunks are, the first headers, and what it says. */
-static uint64_t tables(void)
+static uint64_t tables(void *user)
 {
+    (void)user;
     uint64_t sum = shr_load_relaxed(&slab_map.peers[1].allocating);
     for (uint32_t i = 0; i < CHUNKS; i++) {
         sum = sum * 31 + shr_load_relaxed(&slab_map.owners[i]);
@@ -97,27 +97,18 @@ static uint64_t tables(void)
     return sum;
 }
 
-/* A bus whose owner stands still, or has ended its allocation. */
 static int setup(void *user)
 {
     (void)user;
     slab_open(CHUNKS, SHR_BLOCK);
     memset(world, 0, sizeof(*world));
     memcpy(world->path, slab_map.path, sizeof(world->path));
-    int rc = step_start(&owner, owner_does);
-    uint64_t sum = tables();
-    for (size_t k = 1, left = changes; rc == 0 && left > 0; k++) {
-        rc = step_reach(&owner, NULL, k);
-        left -= tables() != sum;
-        sum = tables();
-    }
-    return rc < 0 ? rc : 0;
+    return 0;
 }
 
 static void teardown(void *user)
 {
     (void)user;
-    step_kill(&owner);
     slab_close(NULL);
 }
 
@@ -147,10 +138,11 @@ static bool is_kept(uint64_t ref)
         }                                                                     \
     } while (0)
 
-static int check(struct step_child *recaller, size_t k)
+static int check(struct step_child *owner, struct step_child *recaller, size_t k, void *user)
 {
     int status = 0;
-    CHECK(step_resume(&owner) == 0 && step_wait(&owner, &status) == 0 && status == 0);
+    (void)user;
+    CHECK(step_resume(owner) == 0 && step_wait(owner, &status) == 0 && status == 0);
     CHECK(is_kept(world->ref));
     if (world->held != 0) /* the block is used and freed while the recaller looks away */
         CHECK(shr_block_free(&slab_map, world->ref));
@@ -170,47 +162,6 @@ static int check(struct step_child *recaller, size_t k)
     return 0;
 }
 
-/* The recaller at each every-th point. */
-static int run(const struct step_scenario *recaller, size_t every)
-{
-    struct step_walk walk = {0};
-    int failed = 0;
-    size_t met = 0, reached = 0;
-    if (step_walk(recaller, &walk) != 0 || walk.varies)
-        return 1;
-    for (size_t k = 0; k < walk.count && failed == 0; k++) {
-        struct step_child child;
-        if (walk.points[k].occurrence > TURNS || (met++ + changes) % every != 0)
-            continue;
-        failed = setup(world) != 0 || step_start(&child, recaller) != 0;
-        if (failed == 0)
-            failed = step_reach(&child, &walk, k) != 0 || check(&child, k) != 0;
-        step_kill(&child);
-        teardown(world);
-        reached++;
-    }
-    printf("%s, behind %u changes: %zu instructions, %d failed (of %zu, with all turns)\n",
-           recaller->name, changes, reached, failed, walk.count);
-    step_walk_free(&walk);
-    return failed != 0 || met < 100;
-}
-
-/* Beside the owner behind each of its changes; behind `most` of them it must still stand. */
-static int run_all(struct step_scenario *recaller, uint32_t most)
-{
-    int failures = 0;
-    bool stands = true;
-    for (changes = 1; stands && failures == 0; changes++) {
-        failures += setup(world) != 0;
-        stands = owner.state == STEP_STOPPED;
-        teardown(world);
-        failures += !stands && changes <= most;
-        if (stands)
-            failures += run(recaller, changes == most ? 1 : support_every(29)) != 0;
-    }
-    return failures;
-}
-
 int main(void)
 {
     support_begin();
@@ -219,20 +170,26 @@ int main(void)
         return 77;
     }
     world = support_shared(sizeof(*world));
-    struct step_scenario recaller = {.name = "recaller, beside who makes a run",
-                                     .setup = setup,
-                                     .prepare = child_attach,
-                                     .region = recaller_region,
-                                     .teardown = teardown,
-                                     .user = world};
-    const struct step_scenario makes_run = {
-        .name = "owner", .prepare = owner_prepare, .region = run_region, .user = world};
-    owner_does = &makes_run;
-    int failures = run_all(&recaller, 3); /* ANY, two claims */
-    const struct step_scenario makes_single = {
-        .name = "owner", .prepare = single_prepare, .region = single_region, .user = world};
-    owner_does = &makes_single;
-    recaller.name = "recaller, beside who takes a chunk";
-    failures += run_all(&recaller, 3); /* one chunk, ANY, a claim */
+    const struct step_scenario makes_run = {.name = "who makes a run",
+                                            .setup = setup,
+                                            .prepare = owner_prepare,
+                                            .region = run_region,
+                                            .teardown = teardown};
+    const struct step_scenario takes_chunk = {.name = "who takes a chunk",
+                                              .setup = setup,
+                                              .prepare = single_prepare,
+                                              .region = single_region,
+                                              .teardown = teardown};
+    const struct step_scenario recaller = {
+        .name = "recaller", .prepare = child_attach, .region = recaller_region};
+    struct step_pair pair = {.first = &makes_run,
+                             .second = &recaller,
+                             .sum = tables,
+                             .check = check,
+                             .turns = support_depth() == SUPPORT_QUICK ? TURNS : SIZE_MAX,
+                             .changes_min = 3}; /* of a run: ANY, two claims */
+    int failures = step_pair(&pair);
+    pair.first = &takes_chunk; /* one chunk, ANY, a claim */
+    failures += step_pair(&pair);
     return failures != 0;
 }

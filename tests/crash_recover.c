@@ -21,7 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-CRASH_CLOCK_GETTIME
+STEP_CLOCK_GETTIME
 
 #define STATES_MAX 128u
 #define KILLS_MAX  256u
@@ -95,7 +95,7 @@ static int victim_prepare(void *user)
     if (rc == 0 && operation->leaves)
         rc = crash_send(w, s, w->kind);
     crash_compose(w, s, w->kind);
-    crash_steady_clock();
+    step_clock_steady();
     return rc;
 }
 
@@ -188,7 +188,7 @@ static int recovery_prepare(void *user)
     default:
         rc = crash_join(w, &w->victim, CRASH_VICTIM);
     }
-    crash_steady_clock();
+    step_clock_steady();
     return rc;
 }
 

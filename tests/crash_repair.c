@@ -13,7 +13,7 @@
 
 #include <signal.h>
 
-CRASH_CLOCK_GETTIME
+STEP_CLOCK_GETTIME
 
 enum left { LEFT_CLAIM, LEFT_HAND };
 static const char *const left_text[] = {"claim", "hand"};
@@ -63,7 +63,7 @@ static int prepare(void *user)
         rc = shr_segment_attach(&map, path, true);
     if (rc == 0)
         rc = shr_lock_take(&map, SHR_LOCK_SWEEP, &sweep_lock);
-    crash_steady_clock();
+    step_clock_steady();
     return rc;
 }
 

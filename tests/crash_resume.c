@@ -16,7 +16,7 @@
 #include <errno.h>
 #include <signal.h>
 
-CRASH_CLOCK_GETTIME
+STEP_CLOCK_GETTIME
 
 /* What the first consumer left. */
 enum left {
@@ -102,7 +102,7 @@ static struct geb_config config;
 static int prepare_open(void *user)
 {
     crash_config(user, &config);
-    crash_steady_clock();
+    step_clock_steady();
     return 0;
 }
 
@@ -127,7 +127,7 @@ static int prepare_core(void *user)
         rc = shr_lock_take(&core_map, SHR_CONSUMER_SLOT, &core_lock);
     if (rc == 0)
         shr_peer_enter(&core_map, SHR_CONSUMER_SLOT, "consumer");
-    crash_steady_clock();
+    step_clock_steady();
     return rc;
 }
 
@@ -146,7 +146,7 @@ static int prepare_standby(void *user)
         rc = crash_death_handlers(w);
     if (rc == 0)
         rc = gebi_flatten(w->bus);
-    crash_steady_clock();
+    step_clock_steady();
     return rc;
 }
 
@@ -195,7 +195,7 @@ static int prepare_waiting(void *user)
     int rc = geb_stand_by(&waiting, w->name);
     if (rc == 0)
         rc = geb_on(waiting, "events", NULL, NULL) == -EINVAL ? gebi_flatten(waiting) : -EIO;
-    crash_steady_clock();
+    step_clock_steady();
     return rc;
 }
 

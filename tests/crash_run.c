@@ -1,48 +1,12 @@
-/* The crash suites' driver: which points, the totals, a clock that always goes one way, and the
- * parts that many scenarios are made of. */
+/* The crash suites' driver: which points, the totals, and parts that many scenarios share. */
 #include "tests/crash_support.h"
 
 #include <malloc.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <time.h>
 
-static size_t total, total_due, total_failed;
-static uint64_t steady_ns; /* 0: the kernel's time, and … */
-static uint64_t ahead_ns;  /* … this beyond it */
-
-void crash_steady_clock(void)
-{
-    steady_ns = shr_now_ns();
-}
-
-void crash_set_ahead(uint64_t ns)
-{
-    ahead_ns = ns;
-}
-
-void crash_far_clock(void)
-{
-    steady_ns = shr_now_ns() + 3600 * UINT64_C(1000000000);
-}
-
-int crash_clock_gettime(clockid_t id, struct timespec *time)
-{
-    uint64_t now_ns;
-    if (steady_ns != 0) {
-        now_ns = steady_ns += 1000;
-    } else {
-        int rc = (int)syscall(SYS_clock_gettime, id, time);
-        if (rc != 0 || ahead_ns == 0)
-            return rc;
-        now_ns = (uint64_t)time->tv_sec * 1000000000u + (uint64_t)time->tv_nsec + ahead_ns;
-    }
-    time->tv_sec = (time_t)(now_ns / 1000000000u);
-    time->tv_nsec = (long)(now_ns % 1000000000u);
-    return 0;
-}
+static size_t total, total_failed;
 
 void crash_begin(void)
 {
@@ -66,7 +30,7 @@ int crash_prepare_sender(struct crash_world *w, struct crash_sender *s, uint32_t
         rc = crash_send(w, s, w->kind);
     if (rc == 0)
         crash_compose(w, s, next);
-    crash_steady_clock();
+    step_clock_steady();
     return rc;
 }
 
@@ -164,7 +128,6 @@ int crash_run(const struct step_scenario *scenario, enum step_action action, ste
     }
     int rc = step_every(&chosen, action, check, &result);
     total += result.reached;
-    total_due += result.due;
     total_failed += result.failed;
     if (rc != 0 && result.failed == 0)
         total_failed++; /* not every point was reached */
@@ -176,5 +139,5 @@ int crash_report(const char *suite)
     printf("%s: %zu instructions, %zu failed\n", suite, total, total_failed);
     if (crash_leftovers != 0)
         printf("%s: %u buses were not clean at their end\n", suite, crash_leftovers);
-    return total_failed != 0 || crash_leftovers != 0 || total < total_due || total == 0;
+    return total_failed != 0 || crash_leftovers != 0 || total == 0;
 }

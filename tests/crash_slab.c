@@ -8,10 +8,13 @@
  */
 #include "tests/slab_support.h"
 #include "tests/step.h"
+#include "tests/step_clock.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+
+STEP_CLOCK_GETTIME
 
 /* In memory of the test and the child. */
 static struct world {
@@ -56,6 +59,7 @@ static int owner_prepare(void *user)
     slab_own_idle(&child_map, &child_heap, 2);
     if (world->counted)
         shr_fetch_add_relaxed(&child_map.hot->recalls, 1);
+    step_clock_steady();
     return 0;
 }
 

@@ -15,7 +15,7 @@
  *             accepted is handled once, nothing is marked as handed out again. */
 #include "tests/crash_support.h"
 
-CRASH_CLOCK_GETTIME
+STEP_CLOCK_GETTIME
 
 #define CAPACITY 16u
 #define WAITING  12u /* leaves room for the late event */
@@ -115,7 +115,7 @@ static int prepare_consumer(void *user)
     int rc = crash_open(w);
     if (rc == 0 && geb_dispatch(w->bus, 1) != 1)
         rc = -EIO;
-    crash_steady_clock();
+    step_clock_steady();
     return rc;
 }
 

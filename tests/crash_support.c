@@ -166,7 +166,7 @@ int crash_create(struct crash_world *w)
     static uint32_t worlds;
     char path[SHR_PATH_BYTES];
     struct geb_config config;
-    crash_set_ahead(0);
+    step_clock_set_ahead(0);
     crash_config(w, &config);
     if (w->ledger == NULL)
         w->ledger = support_shared(sizeof(*w->ledger));

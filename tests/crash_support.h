@@ -27,9 +27,8 @@
 
 #include "lib/internal.h"
 #include "tests/step.h"
+#include "tests/step_clock.h"
 #include "tests/support.h"
-
-#include <time.h>
 
 #define CRASH_SENDERS     6u
 #define CRASH_SEQS        2048u
@@ -292,23 +291,6 @@ int crash_digest(struct crash_digest *d, const struct shr_map *map);
 bool crash_digest_same(const struct crash_digest *a, const struct crash_digest *b);
 /* Prints where they differ. */
 void crash_digest_explain(const struct crash_digest *a, const struct crash_digest *b);
-
-/* ---- the region's clock ---------------------------------------------------------------------- */
-
-/* The kernel's clock_gettime takes a longer way now and then, so a region that reads the time would
- * not always have the same instructions. Each suite has CRASH_CLOCK_GETTIME once; a child calls
- * crash_steady_clock last thing in prepare, and from then on each look is a microsecond later. */
-void crash_steady_clock(void);
-/* In the test: its clock is so far ahead of the kernel's, until the next crash_create. */
-void crash_set_ahead(uint64_t ns);
-/* As crash_steady_clock, an hour ahead: no sleep ends by itself, so one that nobody wakes hangs. */
-void crash_far_clock(void);
-int crash_clock_gettime(clockid_t id, struct timespec *time);
-#define CRASH_CLOCK_GETTIME                                \
-    int clock_gettime(clockid_t id, struct timespec *time) \
-    {                                                      \
-        return crash_clock_gettime(id, time);              \
-    }
 
 /* ---- parts of a scenario --------------------------------------------------------------------- */
 

@@ -12,7 +12,7 @@
 #include <errno.h>
 #include <signal.h>
 
-CRASH_CLOCK_GETTIME
+STEP_CLOCK_GETTIME
 
 enum left {
     LEFT_CLAIM,   /* a claimed cell, uncommitted */
@@ -91,7 +91,7 @@ static int prepare(void *user)
     int rc = crash_death_open(w);
     if (rc == 0)
         rc = gebi_flatten(w->bus);
-    crash_steady_clock();
+    step_clock_steady();
     return rc;
 }
 

@@ -16,7 +16,7 @@
 
 #include <string.h>
 
-CRASH_CLOCK_GETTIME
+STEP_CLOCK_GETTIME
 
 static bool finished_before; /* by the account, as the child was dead */
 static uint32_t hand_seq;    /* first number of the cell that the dead had in hand */
@@ -44,7 +44,7 @@ static int prepare(void *user)
         rc = gebi_flatten(w->bus);
     if (rc == 0 && !w->variant && geb_dispatch(w->bus, 1) != 1)
         rc = -EIO;
-    crash_steady_clock();
+    step_clock_steady();
     return rc;
 }
 

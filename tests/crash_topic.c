@@ -12,7 +12,7 @@
 
 #include <string.h>
 
-CRASH_CLOCK_GETTIME
+STEP_CLOCK_GETTIME
 
 #define NAME      "late"
 #define FIRST_ROW 2u /* behind those of "events" and "nobody" */
@@ -36,7 +36,7 @@ static int prepare(void *user)
 {
     struct crash_world *w = user;
     int rc = crash_join(w, &w->victim, CRASH_VICTIM);
-    crash_steady_clock();
+    step_clock_steady();
     return rc;
 }
 

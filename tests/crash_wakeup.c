@@ -21,7 +21,7 @@
 #include <stdlib.h>
 #include <sys/syscall.h>
 
-CRASH_CLOCK_GETTIME
+STEP_CLOCK_GETTIME
 
 #define SLEEPERS    3u
 #define GONE_SLEEPS 100u /* a second of sleeps of 10 ms */

@@ -95,10 +95,6 @@ struct step_scenario {
     void (*teardown)(void *user); /* in the tracer, after each child is gone */
     void *user;
     size_t limit; /* 0: STEP_LIMIT_DEFAULT */
-    /* Only each every-th point (0 and 1: all of them), the first being offset. STEP_EVERY and
-     * STEP_OFFSET in the environment go before these. */
-    size_t every;
-    size_t offset;
     /* In the tracer, at each point of the first walk: whether a kill here would leave exactly what
      * one at the point before does, since nothing that outlives the child differs. Such points are
      * stepped through, and not killed at: they count as reached. Of STEP_KILL only, and not where
@@ -155,8 +151,7 @@ enum step_action {
 
 struct step_result {
     size_t instructions; /* of the region */
-    size_t due;          /* points of these, by every and offset, that had to be reached */
-    size_t reached;      /* points reached and checked; more than due if the walk varies */
+    size_t reached;      /* points reached and checked; more than those if the walk varies */
     size_t same;         /* of these, points that were as the one before: same, skip_private */
     size_t failed;       /* points where the check failed, or the child died on the way */
     size_t first_failed; /* the lowest of these; SIZE_MAX: none */
@@ -171,7 +166,7 @@ bool step_available(void);
 
 /*
  * Calls check at every point, each time with a fresh setup and child; prints failures and, at the
- * end, "NAME: N instructions, N failed" to stdout. 0: every due point was reached and none failed;
+ * end, "NAME: N instructions, N failed" to stdout. 0: every point was reached and none failed;
  * 1: not so, see result; or -errno: the harness could not go on (said on stdout).
  */
 int step_every(const struct step_scenario *scenario, enum step_action action, step_check_fn *check,

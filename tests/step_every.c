@@ -148,6 +148,7 @@ int step_walk(const struct step_scenario *scenario, struct step_walk *walk)
 {
     struct step_walk other = {0};
     struct step_watch watch = {0};
+    char text[128];
     int rc;
 
     *walk = (struct step_walk){0};
@@ -156,11 +157,15 @@ int step_walk(const struct step_scenario *scenario, struct step_walk *walk)
         rc = record(scenario, &other, NULL);
     if (rc == 0) {
         bool same = walk->count == other.count;
-        for (size_t k = 0; same && k < walk->count; k++)
-            same = walk->points[k].rip == other.points[k].rip;
-        walk->varies = !same;
+        size_t k = 0;
         if (other.count < walk->count)
             walk->count = other.count;
+        while (k < walk->count && walk->points[k].rip == other.points[k].rip)
+            k++;
+        walk->varies = !same || k < walk->count;
+        if (walk->varies)
+            printf("%s: two ways, which part at %zu of %zu, %s\n", scenario->name, k, walk->count,
+                   step_symbol(walk->points[k == 0 ? 0 : k - 1].rip, text, sizeof(text)));
         rc = choose_anchors(walk);
     }
     step_walk_free(&other);
@@ -260,32 +265,20 @@ static int visit(struct drive *drive, size_t k)
     return rc;
 }
 
-static size_t env_number(const char *name, size_t otherwise)
-{
-    const char *text = getenv(name);
-
-    return text && *text ? strtoul(text, NULL, 10) : otherwise;
-}
-
-static int summarize(const struct drive *drive, size_t every, size_t offset)
+static int summarize(const struct drive *drive)
 {
     const struct step_result *result = drive->result;
-    bool whole = result->due > 0 && result->reached >= result->due;
+    bool whole = result->instructions > 0 && result->reached >= result->instructions;
 
     printf("%s: %zu instructions, %zu failed", drive->scenario->name,
-           every > 1        ? result->reached
-           : result->varies ? result->reached
-                            : result->instructions,
-           result->failed);
-    if (every > 1)
-        printf(" (1 in %zu of %zu instructions, from %zu)", every, result->instructions, offset);
+           result->varies ? result->reached : result->instructions, result->failed);
     if (result->varies)
         printf(" (the way varies; at least %zu)", result->instructions);
     if (result->same != 0)
         printf(" (%zu %s: the others leave the same)", result->reached - result->same,
                drive->action == STEP_KILL ? "kills" : "stops");
     if (!whole)
-        printf(" (ONLY %zu OF %zu POINTS REACHED)", result->reached, result->due);
+        printf(" (ONLY %zu OF %zu POINTS REACHED)", result->reached, result->instructions);
     printf("\n");
     return whole && result->failed == 0 ? 0 : 1;
 }
@@ -295,8 +288,6 @@ int step_every(const struct step_scenario *scenario, enum step_action action, st
 {
     struct step_scenario chosen = *scenario;
     struct drive drive = {.scenario = &chosen, .action = action, .check = check, .result = result};
-    size_t every = env_number("STEP_EVERY", scenario->every);
-    size_t offset = env_number("STEP_OFFSET", scenario->offset);
     int rc;
 
     if (action == STEP_STOP)
@@ -304,15 +295,9 @@ int step_every(const struct step_scenario *scenario, enum step_action action, st
     else
         chosen.skip_private = false;
     rc = step_walk(&chosen, &drive.walk);
-    every = every ? every : 1;
-    *result = (struct step_result){.first_failed = SIZE_MAX};
-    if (rc == 0) {
-        result->instructions = drive.walk.count;
-        if (offset < drive.walk.count)
-            result->due = (drive.walk.count - offset - 1) / every + 1;
-    }
+    *result = (struct step_result){.instructions = drive.walk.count, .first_failed = SIZE_MAX};
     /* Beyond the recorded length, a region that varies goes on until it has been passed. */
-    for (size_t k = offset; rc == 0; k += every) {
+    for (size_t k = 0; rc == 0; k++) {
         if (k >= drive.walk.count && !drive.walk.varies)
             break;
         if (!drive.walk.varies && drive.walk.points[k].same) {
@@ -324,11 +309,11 @@ int step_every(const struct step_scenario *scenario, enum step_action action, st
         if (rc == 1 && k >= drive.walk.count)
             break;
         if (rc == 1)
-            rc = 0; /* a due point that was not reached: it shows in the sum */
+            rc = 0; /* a point that was not reached: it shows in the sum */
     }
     result->varies = drive.walk.varies;
     if (rc >= 0)
-        rc = summarize(&drive, every, offset);
+        rc = summarize(&drive);
     step_walk_free(&drive.walk);
     return rc;
 }

@@ -13,7 +13,7 @@
 
 #define SLOT 1u
 
-CRASH_CLOCK_GETTIME
+STEP_CLOCK_GETTIME
 
 struct world {
     struct shr_map map;
@@ -155,7 +155,7 @@ static int enter_prepare(void *user)
 {
     struct world *w = user;
     int rc = shr_segment_attach(&w->map, w->path, true);
-    crash_steady_clock();
+    step_clock_steady();
     return rc;
 }
 

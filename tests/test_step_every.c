@@ -191,28 +191,6 @@ static void test_way_that_varies(void **state)
     assert_int_equal(result.reached, 2 + 2 * 5 + 2);
 }
 
-static void test_shards(void **state)
-{
-    struct step_scenario s = scenario("shard", region_stores);
-    struct step_result result;
-
-    (void)state;
-    s.every = 10;
-    s.offset = 5;
-    assert_int_equal(step_every(&s, STEP_KILL, check_prefix, &result), 0);
-    assert_int_equal(result.due, 4); /* 5, 15, 25, 35 */
-    assert_int_equal(result.reached, 4);
-    setenv("STEP_EVERY", "22", 1);
-    setenv("STEP_OFFSET", "0", 1);
-    assert_int_equal(step_every(&s, STEP_KILL, check_prefix, &result), 0);
-    unsetenv("STEP_EVERY");
-    unsetenv("STEP_OFFSET");
-    assert_int_equal(result.due, 3); /* 0, 22, 44 */
-    assert_int_equal(result.reached, 3);
-    s.offset = 45; /* no point at all: nothing was shown */
-    assert_int_equal(step_every(&s, STEP_KILL, check_prefix, &result), 1);
-}
-
 static int fail_to_prepare(void *user)
 {
     (void)user;
@@ -260,7 +238,6 @@ static int run(void)
         cmocka_unit_test(test_kills_only_where_something_changed),
         cmocka_unit_test(test_stops_only_where_something_was_touched),
         cmocka_unit_test(test_way_that_varies),
-        cmocka_unit_test(test_shards),
         cmocka_unit_test(test_regions_that_go_wrong),
         cmocka_unit_test(test_names_a_point),
     };

@@ -1,0 +1,34 @@
+/*
+ * step_pair: two processes that stand still at once.
+ *
+ * The first one stands behind each change that it makes to shared memory, in turn. Beside it the
+ * second one stands at its instructions, in turn (step.h), from a fresh world each time; then the
+ * check does with the two what it wants.
+ *
+ * Neither is stopped behind a private instruction (step_watch.h), but for GEB_TEST_DEPTH=long, nor
+ * in later turns of a loop than `turns`.
+ */
+#ifndef GEB_TESTS_STEP_PAIR_H
+#define GEB_TESTS_STEP_PAIR_H
+
+#include "tests/step.h"
+
+struct step_pair {
+    /* The first one's setup and teardown are those of the world; the second one has none. */
+    const struct step_scenario *first;
+    const struct step_scenario *second;
+    uint64_t (*sum)(void *user); /* in the tracer: of all that the first one may change */
+    /* In the tracer, while the first one stands and before the second one exists; may be NULL. */
+    int (*between)(void *user);
+    /* In the tracer. Ends both, or leaves them to be killed. 0: good. */
+    int (*check)(struct step_child *first, struct step_child *second, size_t k, void *user);
+    void *user;
+    size_t turns;       /* so many arrivals of the second one at an instruction; SIZE_MAX: all */
+    size_t changes_min; /* fewer changes of the first one are a failure */
+};
+
+/* Prints "SECOND beside FIRST behind N changes: N instructions, N failed"; ends at the first
+ * failure. 0: good; 1: a check failed, or too little was met. */
+int step_pair(const struct step_pair *pair);
+
+#endif
