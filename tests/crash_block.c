@@ -110,7 +110,7 @@ static int check_stopped(struct step_child *child, size_t k, void *user)
     CRASH_TRY(crash_drain(w));
     if (!w->exclusive)
         CRASH_TRY(crash_beside(w, &w->other, CRASH_INLINE, crash_stop_events()));
-    CRASH_TRY(crash_let_end(child));
+    CRASH_EQUAL(step_to_end(child), 0);
     CRASH_TRY(crash_settle(w, w->kind, NULL));
     CRASH_EQUAL(w->ledger->sent[CRASH_VICTIM], events_of(w, true) + 1);
     CRASH_TRY(crash_drain(w));

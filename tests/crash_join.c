@@ -121,7 +121,7 @@ static int check_stopped(struct step_child *child, size_t k, void *user)
     CRASH_TRY(check_rival(w));
     if (!w->exclusive)
         CRASH_TRY(crash_beside(w, &w->other, kind_of_others(w), crash_stop_events()));
-    CRASH_TRY(crash_let_end(child));
+    CRASH_EQUAL(step_to_end(child), 0);
     CRASH_TRY(crash_settle(w, CRASH_INLINE, NULL));
     CRASH_EQUAL(w->ledger->sent[CRASH_VICTIM], sent + !leaves);
     CRASH_TRY(crash_drain(w));

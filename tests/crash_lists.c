@@ -11,8 +11,6 @@
 #include "tests/step.h"
 #include "tests/step_clock.h"
 
-#include <errno.h>
-#include <stdio.h>
 #include <string.h>
 
 STEP_CLOCK_GETTIME
@@ -74,14 +72,6 @@ static int region(void *user)
     return 0;
 }
 
-#define CHECK(condition)                                                      \
-    do {                                                                      \
-        if (!(condition)) {                                                   \
-            printf("%s:%d: at %zu: %s\n", __FILE__, __LINE__, k, #condition); \
-            return -EBADMSG;                                                  \
-        }                                                                     \
-    } while (0)
-
 static bool is_kept(uint64_t ref, uint32_t chunks)
 {
     for (uint32_t i = 0; i < chunks; i++) {
@@ -95,20 +85,19 @@ static bool is_kept(uint64_t ref, uint32_t chunks)
 static int check(struct step_child *child, size_t k, void *user)
 {
     uint64_t last = world->run[RUNS - 1];
-    int status = 0;
     (void)user;
-    CHECK(shr_block_free(&slab_map, last));
+    STEP_CHECK(shr_block_free(&slab_map, last));
     uint64_t word = shr_owner_recalled(world->owner, RECALL);
     bool taken = shr_cas_acq_rel(&slab_map.owners[shr_ref_chunk(last) + 1], word, 0);
-    CHECK(step_resume(child) == 0 && step_wait(child, &status) == 0 && status == 0);
+    STEP_CHECK(step_to_end(child) == 0);
     for (uint32_t i = 0; i < world->cnt; i++)
         for (uint32_t j = 0; j < i; j++)
-            CHECK(shr_ref_chunk(world->got[i]) != shr_ref_chunk(world->got[j]));
-    CHECK(world->cnt == 2 || (!taken && world->cnt <= 2));
+            STEP_CHECK(shr_ref_chunk(world->got[i]) != shr_ref_chunk(world->got[j]));
+    STEP_CHECK(world->cnt == 2 || (!taken && world->cnt <= 2));
     for (uint32_t i = 0; i < RUNS - 1; i++)
-        CHECK(is_kept(world->run[i], 2));
+        STEP_CHECK(is_kept(world->run[i], 2));
     for (uint32_t i = 0; i < world->cnt; i++)
-        CHECK(is_kept(world->got[i], 1));
+        STEP_CHECK(is_kept(world->got[i], 1));
     return 0;
 }
 
@@ -116,10 +105,7 @@ int main(void)
 {
     struct step_result result;
     support_begin();
-    if (!step_available()) {
-        printf("skipped: no single-stepping here\n");
-        return 77;
-    }
+    step_require();
     world = support_shared(sizeof(*world));
     struct step_scenario s = {.name = "owner that looks through its runs",
                               .setup = setup,

@@ -95,7 +95,7 @@ static int check(struct step_child *child, size_t k, void *user)
         for (uint32_t i = 0; i < w->map.geo.cell_cnt; i++)
             CRASH_TRY(crash_send_and_poll(w, &w->other, CRASH_INLINE));
     }
-    CRASH_TRY(crash_let_end(child));
+    CRASH_EQUAL(step_to_end(child), 0);
     CRASH_EQUAL(result->rc, 0);
     CRASH_EQUAL(result->number, w->ledger->accepted[SLOT]);
     CRASH_CHECK(result->accepted[SLOT] <= w->ledger->accepted[SLOT]);

@@ -17,7 +17,6 @@
 #include "tests/ring_support.h"
 #include "tests/step_pair.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -192,14 +191,6 @@ static void teardown(void *user)
 
 /* ---- the check ------------------------------------------------------------------------------- */
 
-#define CHECK(condition)                                                      \
-    do {                                                                      \
-        if (!(condition)) {                                                   \
-            printf("%s:%d: at %zu: %s\n", __FILE__, __LINE__, k, #condition); \
-            return -EBADMSG;                                                  \
-        }                                                                     \
-    } while (0)
-
 /* Fills ref[cnt …] with all that there is, and writes into it. Returns the new count. */
 static uint32_t allocate_all(struct shr_heap *heap, uint64_t ref[BLOCKS], uint32_t cnt)
 {
@@ -220,26 +211,21 @@ static bool are_kept(const struct shr_heap *heap, const uint64_t *ref, uint32_t 
 
 static int go_on(struct step_child *child)
 {
-    int status = 0;
-    if (child->state == STEP_GONE)
-        return 0;
-    int rc = step_resume(child);
-    if (rc == 0)
-        rc = step_wait(child, &status);
-    return rc != 0 ? rc : status;
+    return child->state == STEP_GONE ? 0 : step_to_end(child);
 }
 
 static int check_end(struct shr_heap *heap, uint64_t ref[BLOCKS], uint32_t cnt, size_t k)
 {
     uint64_t dropped = test_dropped + shr_load_relaxed(&ring_map.peers[DROPPER].took_dropped);
     uint64_t ended = world->delivered + dropped;
-    CHECK(ended == EVENTS || (kill_dropper && ended == EVENTS - 1)); /* it died before it counted */
+    STEP_CHECK(ended == EVENTS ||
+               (kill_dropper && ended == EVENTS - 1)); /* it died before it counted */
     for (uint32_t i = 0; i < cnt; i++)
-        CHECK(shr_block_free(&ring_map, ref[i]));
+        STEP_CHECK(shr_block_free(&ring_map, ref[i]));
     sweep(&ring_map);
-    CHECK(shr_load32_relaxed(&ring_map.peers[1].state) == SHR_PEER_FREE);
-    CHECK(shr_load32_relaxed(&ring_map.peers[DROPPER].state) == SHR_PEER_FREE);
-    CHECK(allocate_all(heap, ref, 0) == BLOCKS);
+    STEP_CHECK(shr_load32_relaxed(&ring_map.peers[1].state) == SHR_PEER_FREE);
+    STEP_CHECK(shr_load32_relaxed(&ring_map.peers[DROPPER].state) == SHR_PEER_FREE);
+    STEP_CHECK(allocate_all(heap, ref, 0) == BLOCKS);
     return 0;
 }
 
@@ -249,20 +235,20 @@ static int check_both(struct step_child *consumer, struct step_child *beside, si
     struct shr_heap heap;
     uint64_t ref[BLOCKS];
     uint64_t epoch = shr_load_relaxed(&ring_map.peers[TEST].epoch);
-    CHECK(shr_heap_init(&heap, &ring_map, shr_owner(TEST, epoch)) == 0);
+    STEP_CHECK(shr_heap_init(&heap, &ring_map, shr_owner(TEST, epoch)) == 0);
     drop_all();
     if (kill_dropper)
         step_kill(beside);
     sweep(&ring_map);
     uint32_t cnt = allocate_all(&heap, ref, 0);
-    CHECK(cnt >= BLOCKS / CHUNKS);
-    CHECK(go_on(beside) == 0);
-    CHECK(are_kept(&heap, ref, cnt));
+    STEP_CHECK(cnt >= BLOCKS / CHUNKS);
+    STEP_CHECK(go_on(beside) == 0);
+    STEP_CHECK(are_kept(&heap, ref, cnt));
     sweep(&ring_map); /* a block that the dropper had taken from under the consumer's hand */
     cnt = allocate_all(&heap, ref, cnt);
-    CHECK(go_on(consumer) == 0);
-    CHECK(world->wrong == 0);
-    CHECK(are_kept(&heap, ref, cnt));
+    STEP_CHECK(go_on(consumer) == 0);
+    STEP_CHECK(world->wrong == 0);
+    STEP_CHECK(are_kept(&heap, ref, cnt));
     int rc = check_end(&heap, ref, cnt, k);
     shr_heap_fini(&heap);
     return rc;
@@ -301,10 +287,7 @@ static uint64_t tables(void *user)
 int main(void)
 {
     support_begin();
-    if (!step_available()) {
-        printf("skipped: no single-stepping here\n");
-        return 77;
-    }
+    step_require();
     world = support_shared(sizeof(*world));
     const struct step_scenario consumer = {.name = "consumer",
                                            .setup = setup,

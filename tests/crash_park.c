@@ -95,7 +95,7 @@ static int check_event(struct step_child *child, size_t k, void *user)
     struct crash_world *w = user;
     (void)k;
     CRASH_EQUAL(crash_death_send(w, crash_test_sender(w), CRASH_HANDLED), 0);
-    CRASH_TRY(crash_let_end(child)); /* it hangs if the wake-up was lost */
+    CRASH_EQUAL(step_to_end(child), 0); /* it hangs if the wake-up was lost */
     CRASH_CHECK(shr_load_relaxed(&w->map.tally->sleeps) <= 1);
     CRASH_EQUAL(shr_load_relaxed(&w->map.tally->restarts), 0);
     return go_on(w);
@@ -210,7 +210,7 @@ static int check_room(struct step_child *child, size_t k, void *user)
     struct crash_death death = {0};
     (void)k;
     CRASH_CHECK(geb_dispatch(w->bus, 1) >= 0);
-    CRASH_TRY(crash_let_end(child));
+    CRASH_EQUAL(step_to_end(child), 0);
     CRASH_TRY(crash_settle(w, CRASH_INLINE, NULL));
     CRASH_EQUAL(w->ledger->sent[CRASH_VICTIM], 1);
     CRASH_TRY(crash_death_note(w, &death));

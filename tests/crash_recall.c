@@ -13,8 +13,6 @@
 #include "tests/step_clock.h"
 #include "tests/step_pair.h"
 
-#include <errno.h>
-#include <stdio.h>
 #include <string.h>
 
 STEP_CLOCK_GETTIME
@@ -130,33 +128,25 @@ static bool is_kept(uint64_t ref)
     return shr_block_valid(&slab_map, ref, 1);
 }
 
-#define CHECK(condition)                                                      \
-    do {                                                                      \
-        if (!(condition)) {                                                   \
-            printf("%s:%d: at %zu: %s\n", __FILE__, __LINE__, k, #condition); \
-            return -EBADMSG;                                                  \
-        }                                                                     \
-    } while (0)
-
 static int check(struct step_child *owner, struct step_child *recaller, size_t k, void *user)
 {
-    int status = 0;
     (void)user;
-    CHECK(step_resume(owner) == 0 && step_wait(owner, &status) == 0 && status == 0);
-    CHECK(is_kept(world->ref));
+    STEP_CHECK(step_to_end(owner) == 0);
+    STEP_CHECK(is_kept(world->ref));
     if (world->held != 0) /* the block is used and freed while the recaller looks away */
-        CHECK(shr_block_free(&slab_map, world->ref));
+        STEP_CHECK(shr_block_free(&slab_map, world->ref));
     struct shr_heap other;
     uint64_t got[CHUNKS];
     uint32_t cnt = 0;
     slab_join(&slab_map, &other, 3);
     while (cnt < CHUNKS && shr_alloc(&other, CHUNK, &got[cnt]) == 0)
         cnt++;
-    CHECK(step_resume(recaller) == 0 && step_wait(recaller, &status) == 0 && status == 0);
-    CHECK(is_kept(world->held != 0 ? world->held : world->ref));
+    STEP_CHECK(step_to_end(recaller) == 0);
+    STEP_CHECK(is_kept(world->held != 0 ? world->held : world->ref));
     for (uint32_t i = 0; i < cnt; i++) {
-        CHECK(shr_block_valid(&slab_map, got[i], CHUNK));
-        CHECK(shr_owner_is(shr_load_relaxed(&slab_map.owners[shr_ref_chunk(got[i])]), other.owner));
+        STEP_CHECK(shr_block_valid(&slab_map, got[i], CHUNK));
+        STEP_CHECK(
+            shr_owner_is(shr_load_relaxed(&slab_map.owners[shr_ref_chunk(got[i])]), other.owner));
     }
     shr_heap_fini(&other);
     return 0;
@@ -165,10 +155,7 @@ static int check(struct step_child *owner, struct step_child *recaller, size_t k
 int main(void)
 {
     support_begin();
-    if (!step_available()) {
-        printf("skipped: no single-stepping here\n");
-        return 77;
-    }
+    step_require();
     world = support_shared(sizeof(*world));
     const struct step_scenario makes_run = {.name = "who makes a run",
                                             .setup = setup,

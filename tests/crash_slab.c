@@ -10,7 +10,6 @@
 #include "tests/step.h"
 #include "tests/step_clock.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -74,14 +73,6 @@ static int owner_region(void *user)
     return 0;
 }
 
-#define STEP_CHECK(condition)                                                 \
-    do {                                                                      \
-        if (!(condition)) {                                                   \
-            printf("%s:%d: at %zu: %s\n", __FILE__, __LINE__, k, #condition); \
-            return -EBADMSG;                                                  \
-        }                                                                     \
-    } while (0)
-
 /* Takes what there is, by recall; `more` blocks at most. Returns how many. */
 static uint32_t take_all(struct shr_heap *heap, uint64_t *ref, uint32_t more)
 {
@@ -109,13 +100,12 @@ static int owner_check(struct step_child *child, size_t k, void *user)
 {
     struct shr_heap b;
     uint64_t ref[4];
-    int status = 0;
     (void)user;
     slab_join(&slab_map, &b, 2);
     uint32_t cnt = take_all(&b, ref, 4);
     STEP_CHECK(world->counted || cnt >= 1); /* it pins one chunk */
     if (child->state == STEP_STOPPED) {
-        STEP_CHECK(step_resume(child) == 0 && step_wait(child, &status) == 0 && status == 0);
+        STEP_CHECK(step_to_end(child) == 0);
         STEP_CHECK(world->ref != 0 || cnt == 2);
         STEP_CHECK(world->ref == 0 || is_whole(world->ref, 0x11));
     }
@@ -188,7 +178,6 @@ static int other_check(struct step_child *child, size_t k, void *user)
     uint64_t mine[4], theirs[4];
     static uint64_t small[SMALL_CNT];
     bool lives = shr_load32_relaxed(&slab_map.peers[1].state) == SHR_PEER_USED;
-    int status = 0;
     (void)user;
     slab_join(&slab_map, &b, 2);
     uint32_t mine_cnt = lives ? take_all(&step_a, mine, 1) : 0;
@@ -206,7 +195,7 @@ static int other_check(struct step_child *child, size_t k, void *user)
         STEP_CHECK(take_small(&b, small) == SMALL_CNT);
     }
     if (child->state == STEP_STOPPED)
-        STEP_CHECK(step_resume(child) == 0 && step_wait(child, &status) == 0 && status == 0);
+        STEP_CHECK(step_to_end(child) == 0);
     for (uint32_t i = 0; i < mine_cnt + cnt; i++) {
         uint64_t ref = i < mine_cnt ? mine[i] : theirs[i - mine_cnt];
         STEP_CHECK(is_whole(ref, 0x22));
@@ -229,7 +218,7 @@ static int looked_between(struct step_scenario *s, size_t k)
 {
     struct step_child child;
     uint64_t ref;
-    int status = 0, rc;
+    int rc;
     STEP_CHECK(recaller_setup(world) == 0 && step_start(&child, s) == 0);
     for (size_t i = 1; shr_load_relaxed(&slab_map.hot->recalls) == 0; i++)
         STEP_CHECK(step_reach(&child, NULL, i) == 0);
@@ -237,7 +226,7 @@ static int looked_between(struct step_scenario *s, size_t k)
     rc = step_reach(&child, NULL, k);
     STEP_CHECK(rc == 0 || rc == 1);
     uint32_t got = shr_alloc(&step_a, CHUNK, &ref) == 0;
-    STEP_CHECK(step_resume(&child) == 0 && step_wait(&child, &status) == 0 && status == 0);
+    STEP_CHECK(step_to_end(&child) == 0);
     if (got != 0) {
         STEP_CHECK(
             shr_owner_is(shr_load_relaxed(&slab_map.owners[shr_ref_chunk(ref)]), step_a.owner));
@@ -284,10 +273,7 @@ static void run(struct step_scenario *s, step_check_fn *check)
 int main(void)
 {
     support_begin();
-    if (!step_available()) {
-        printf("skipped: no single-stepping here\n");
-        return 77;
-    }
+    step_require();
     world = support_shared(sizeof(*world));
     struct step_scenario owner = {.name = "owner amid an allocation",
                                   .setup = step_setup,

@@ -40,7 +40,7 @@ static int prepare_producer(void *user)
 /* The call is over: what it publishes is accepted now, if it was not before. */
 static int go_on_to_the_end(struct crash_world *w, struct step_child *child)
 {
-    CRASH_TRY(crash_let_end(child));
+    CRASH_EQUAL(step_to_end(child), 0);
     CRASH_TRY(crash_settle(w, w->kind, NULL));
     CRASH_EQUAL(w->ledger->sent[CRASH_VICTIM], 2 * crash_events(w->kind));
     return 0;
@@ -158,7 +158,7 @@ static int check_consumer(struct step_child *child, size_t k, void *user)
     CRASH_TRY(crash_account(w, NULL, NULL));
     CRASH_TRY(publish_beside(w));
     CRASH_TRY(crash_account(w, NULL, NULL));
-    CRASH_TRY(crash_let_end(child));
+    CRASH_EQUAL(step_to_end(child), 0);
     CRASH_EQUAL(crash_open(w), 0);
     CRASH_TRY(crash_go_on(w, &w->other, w->kind, crash_laps(w, 2)));
     crash_sweep(w);

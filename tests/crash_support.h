@@ -12,7 +12,7 @@
  *     region     crash_victim_publishes   … it is killed, or stopped, at each instruction …
  *     check      crash_settle             the account closes; was its last call accepted?
  *                crash_go_on              others go on: polls are counted, not time
- *                crash_let_end            who was stopped goes on, too
+ *                step_to_end              who was stopped goes on, too
  *                crash_end_of_victim      everything is back, account and ledger agree
  *     finish     crash_victim_leaves      (who was stopped, or whom nobody disturbed)
  *     teardown   crash_teardown
@@ -303,9 +303,6 @@ int crash_prepare_sender(struct crash_world *w, struct crash_sender *s, uint32_t
 int crash_victim_publishes(void *user);
 /* A finish. */
 int crash_victim_leaves(void *user);
-
-/* In a check: the child, which stood still, goes on to its end, and it is a good one. */
-int crash_let_end(struct step_child *child);
 
 /* ---- suites ---------------------------------------------------------------------------------- */
 

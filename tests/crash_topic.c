@@ -128,7 +128,7 @@ static int check_stopped(struct step_child *child, size_t k, void *user)
         CRASH_TRY(use_name(w, &w->other, crash_stop_events()));
     else if (w->state == ROW_NEW || w->state == ROW_DEAD)
         CRASH_EQUAL(crash_on(w, NAME), 0);
-    CRASH_TRY(crash_let_end(child));
+    CRASH_EQUAL(step_to_end(child), 0);
     if (w->exclusive && w->state == ROW_SCHEMA) /* before, it would be a topic without one */
         CRASH_EQUAL(crash_on(w, NAME), 0);
     CRASH_TRY(crash_settle(w, CRASH_INLINE, NULL));

@@ -100,16 +100,12 @@ static int finish(void *user)
 static int check(struct step_child *child, size_t k, void *user)
 {
     struct world *w = user;
-    int status;
     (void)k;
     support_tell_child(&w->line);
     while (nothing_yet(w))
         sched_yield();
     w->waited += shr_load32_acquire(&w->ended) == 0;
-    int rc = step_resume(child);
-    if (rc == 0)
-        rc = step_wait(child, &status);
-    return rc < 0 ? rc : status;
+    return step_to_end(child);
 }
 
 static void teardown(void *user)

@@ -456,6 +456,16 @@ int step_wait(struct step_child *child, int *status)
     return 0;
 }
 
+int step_to_end(struct step_child *child)
+{
+    int status = 0;
+    int rc = step_resume(child);
+
+    if (rc == 0)
+        rc = step_wait(child, &status);
+    return rc < 0 ? rc : status;
+}
+
 /* Probed by a child that asks to be traced; a sandbox may forbid it. */
 bool step_available(void)
 {
@@ -465,4 +475,12 @@ bool step_available(void)
     if (pid == 0)
         _exit(ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0);
     return pid > 0 && waitpid(pid, &status, 0) == pid && status == 0;
+}
+
+void step_require(void)
+{
+    if (step_available())
+        return;
+    printf("skipped: no single-stepping here\n");
+    exit(77);
 }

@@ -67,10 +67,12 @@
 #ifndef GEB_TESTS_STEP_H
 #define GEB_TESTS_STEP_H
 
+#include <errno.h>
 #include <sched.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/types.h>
 
 /* A child that sleeps this long in one system call, or after step_resume, hangs: -ETIMEDOUT. */
@@ -161,8 +163,19 @@ struct step_result {
 /* In the tracer, with the child as the action left it. 0: good. */
 typedef int step_check_fn(struct step_child *child, size_t k, void *user);
 
-/* False where this is not implemented (not x86-64) or ptrace is forbidden: the test exits 77. */
+/* False where this is not implemented (not x86-64) or ptrace is forbidden. */
 bool step_available(void);
+/* Exits 77 there, which is skipped. */
+void step_require(void);
+
+/* In a check: prints what does not hold at k, and returns. */
+#define STEP_CHECK(condition)                                                 \
+    do {                                                                      \
+        if (!(condition)) {                                                   \
+            printf("%s:%d: at %zu: %s\n", __FILE__, __LINE__, k, #condition); \
+            return -EBADMSG;                                                  \
+        }                                                                     \
+    } while (0)
 
 /*
  * Calls check at every point, each time with a fresh setup and child; prints failures and, at the
@@ -192,6 +205,7 @@ void step_walk_free(struct step_walk *walk);
  * step_wait    until a RUNNING child has ended, however that was; *status as waitpid gives it,
  *              0 when region and finish returned 0, else with their errno as exit code.
  *              -ETIMEDOUT: it hung, and has been killed.
+ * step_to_end  both: 0 when the child that stood still came to a good end, else what went wrong.
  */
 /* Between these two a caller may step often: child and tracer stay on one processor. */
 void step_meet(struct step_child *child);
@@ -201,6 +215,7 @@ int step_reach(struct step_child *child, struct step_walk *walk, size_t k);
 int step_kill(struct step_child *child);
 int step_resume(struct step_child *child);
 int step_wait(struct step_child *child, int *status);
+int step_to_end(struct step_child *child);
 
 /* Writes "function+0x1c" for an address of this process, or the bare address; returns text. */
 const char *step_symbol(uint64_t address, char *text, size_t size_bytes);
