@@ -7,6 +7,10 @@
  * stands still at its instructions in turn (step_pair.h); in the quick form not in late turns of
  * the loops over headers. The owner ends its allocation; another one takes what it can get; then
  * the recaller goes on. That is crash_slab.c for two at once.
+ *
+ * Then two recallers: an owner has an idle run, an idle chunk and one in use. Both stand still; the
+ * owner and another one allocate what they can get, and again when the first recaller has gone on.
+ * No chunk may have two users, and in the end all must be in the pool.
  */
 #include "shmring/slab_pool.h"
 #include "tests/slab_support.h"
@@ -152,6 +156,82 @@ static int check(struct step_child *owner, struct step_child *recaller, size_t k
     return 0;
 }
 
+/* ---- two recallers --------------------------------------------------------------------------- */
+
+static struct shr_heap idler, taker;
+
+static int two_setup(void *user)
+{
+    uint64_t ref;
+    setup(user);
+    slab_join(&slab_map, &idler, 1);
+    slab_join(&slab_map, &taker, 3);
+    world->owner = idler.owner;
+    if (shr_alloc(&idler, CHUNK, &world->held) != 0)
+        return -ENOBUFS;
+    slab_own_idle(&slab_map, &idler, 1);
+    int rc = shr_alloc(&idler, 2 * CHUNK, &ref);
+    if (rc == 0)
+        shr_block_free(&slab_map, ref);
+    return rc;
+}
+
+static void two_teardown(void *user)
+{
+    shr_heap_fini(&idler);
+    shr_heap_fini(&taker);
+    teardown(user);
+}
+
+/* All that the two of them can get, in turn. */
+static void take_in_turn(uint64_t *got, uint32_t *cnt, uint64_t *took, uint32_t *took_cnt)
+{
+    bool more = true;
+    while (more && *cnt + *took_cnt < CHUNKS) {
+        more = shr_alloc(&idler, CHUNK, &got[*cnt]) == 0;
+        *cnt += more;
+        if (shr_alloc(&taker, CHUNK, &took[*took_cnt]) == 0) {
+            ++*took_cnt;
+            more = true;
+        }
+    }
+}
+
+static int check_users(const struct shr_heap *heap, const uint64_t *ref, uint32_t cnt, size_t k)
+{
+    for (uint32_t i = 0; i < cnt; i++) {
+        uint64_t word = shr_load_relaxed(&slab_map.owners[shr_ref_chunk(ref[i])]);
+        STEP_CHECK(shr_owner_is(word, heap->owner));
+        STEP_CHECK(shr_block_valid(&slab_map, ref[i], CHUNK));
+        for (uint32_t j = 0; j < i; j++)
+            STEP_CHECK(shr_ref_chunk(ref[i]) != shr_ref_chunk(ref[j]));
+    }
+    return 0;
+}
+
+static int check_two(struct step_child *first, struct step_child *second, size_t k, void *user)
+{
+    uint64_t got[CHUNKS] = {world->held}, took[CHUNKS];
+    uint32_t cnt = 1, took_cnt = 0;
+    (void)user;
+    take_in_turn(got, &cnt, took, &took_cnt);
+    STEP_CHECK(step_to_end(first) == 0);
+    take_in_turn(got, &cnt, took, &took_cnt);
+    STEP_CHECK(step_to_end(second) == 0);
+    STEP_CHECK(check_users(&idler, got, cnt, k) == 0);
+    STEP_CHECK(check_users(&taker, took, took_cnt, k) == 0);
+    take_in_turn(got, &cnt, took, &took_cnt);
+    STEP_CHECK(cnt + took_cnt == CHUNKS);
+    for (uint32_t i = 0; i < cnt; i++)
+        STEP_CHECK(shr_block_free(&slab_map, got[i]));
+    for (uint32_t i = 0; i < took_cnt; i++)
+        STEP_CHECK(shr_block_free(&slab_map, took[i]));
+    shr_heap_fini(&idler);
+    shr_heap_fini(&taker);
+    STEP_CHECK(slab_pool_count() == CHUNKS);
+    return 0;
+}
+
 int main(void)
 {
     support_begin();
@@ -177,6 +257,17 @@ int main(void)
                              .changes_min = 3}; /* of a run: ANY, two claims */
     int failures = step_pair(&pair);
     pair.first = &takes_chunk; /* one chunk, ANY, a claim */
+    failures += step_pair(&pair);
+    const struct step_scenario recalls = {.name = "who recalls the same",
+                                          .setup = two_setup,
+                                          .prepare = child_attach,
+                                          .region = recaller_region,
+                                          .teardown = two_teardown};
+    pair.first = &recalls; /* three marks, three chunks given back */
+    pair.changes_min = 6;
+    pair.check = check_two;
+    if (support_depth() != SUPPORT_LONG)
+        pair.turns = TURNS;
     failures += step_pair(&pair);
     return failures != 0;
 }
