@@ -211,15 +211,17 @@ def states():
 
     with subprocess.Popen([GEB, 'pub', 't', '--lines'], stdin=subprocess.PIPE, **quiet) as pub, \
             subprocess.Popen([GEB, 'consume'], **quiet) as consume:
+        # A consumer that waits runs at times, to see whether somebody died.
         until = time.monotonic() + 30
-        while look() != ('waiting', ['running']) and time.monotonic() < until:
+        while (seen := look()) != ('waiting', ['running']) and time.monotonic() < until:
             pass
-        check(look() == ('waiting', ['running']), f'both are there: {look()}')
+        check(seen == ('waiting', ['running']), f'both are there: {seen}')
         for process, want in ((consume, ('stopped', ['running'])),
                               (pub, ('stopped', ['stopped']))):
             process.send_signal(signal.SIGSTOP)
             os.waitid(os.P_PID, process.pid, os.WSTOPPED)
-            check(look() == want, f'{want}: {look()}')
+            seen = look()
+            check(seen == want, f'{want}: {seen}')
         for process in (consume, pub):
             process.send_signal(signal.SIGCONT)
         pub.communicate()
