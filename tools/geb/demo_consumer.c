@@ -178,7 +178,11 @@ static int bus_consume(struct geb_bus *bus, struct demo_shared *shared)
 {
     stop_bus = bus;
     struct sigaction stop = {.sa_handler = on_stop};
+    sigset_t term;
     sigaction(SIGTERM, &stop, NULL);
+    sigemptyset(&term);
+    sigaddset(&term, SIGTERM);
+    sigprocmask(SIG_UNBLOCK, &term, NULL); /* blocked by our supervisor, until here */
     shr_store_release(&shared->consumer_stage, DEMO_STAGE_READY);
     int rc = geb_run(bus);
     while (rc >= 0) {
