@@ -2,7 +2,6 @@
 # listed, run, run_logged, setup, configure and release from there.
 # shellcheck shell=bash disable=SC2154
 
-test_packages=(strace)
 ci_packages=(spin clang-14 libclang-rt-14-dev gcc-aarch64-linux-gnu libc6-dev-arm64-cross
     clang-format-14)
 
@@ -234,7 +233,6 @@ cmd_test()
         args=(-t 60)
     fi
     scratch=$(mktemp -d) || exit 1
-    packages+=("${test_packages[@]}")
     for suite in "${suites[@]}"; do
         if listed "$suite" "${ci_suites[@]}" && ! listed "$suite" "${not_built[@]}"; then
             packages+=("${ci_packages[@]}")

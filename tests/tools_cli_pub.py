@@ -196,11 +196,13 @@ def rate():
 def progress():
     """on a terminal long work says how far it is, on others and in files it says nothing"""
     geb('create', 'long', '--policy', 'block')
+    geb('pub', 'long', 't', 'first')
     quiet = {'stdout': subprocess.DEVNULL}
     slow = ['pub', 'long', 't', 'x', '--rate', '4/s', '--count', '4']  # at least 750 ms
-    shown = [with_terminal('tap', 'long', '--oldest', '--count', '16', **quiet),
-             with_terminal('consume', 'long', '--count', '16', **quiet)]
-    wait_for('the consumer', lambda: b'consumer  ' in geb('info', 'long').stdout)
+    shown = [with_terminal('tap', 'long', '--oldest', '--count', '17'),
+             with_terminal('consume', 'long', '--count', '17')]
+    for process, _ in shown:  # their time has begun before that of the others
+        check(process.stdout.readline() == b'first\n', 'it prints')
     shown.append(with_terminal(*slow, **quiet))
     silent = [with_terminal(*slow, term=term, **quiet) for term in ('dumb', None)]
     in_file = start(*slow)
@@ -233,10 +235,12 @@ def interrupts():
     end(full_bus, 'while the bus is full', 1, b'interrupted')
     consumer.kill()
     consumer.wait()
-    slow = start('pub', 'stop', 't', 'x', '--rate', '0.001/s', '--count', '2')
-    wait_for('it is there', lambda: b'geb-pub' in geb('info', 'stop').stdout)
+    geb('create', 'rare', '--policy', 'block')
+    slow = start('pub', 'rare', 't', 'x', '--rate', '0.001/s', '--count', '2')
+    wait_for('the first event', lambda: b' 1 wait' in geb('info', 'rare').stdout)
     slow.send_signal(signal.SIGINT)
-    end(slow, 'while it waits for its turn', 1, b'interrupted')
+    said = end(slow, 'while it waits for its turn', 1, b'1 events were published')
+    check(said == b'', 'and prints nothing')
 
 
 run(arguments, which_bus, wrong_use, lines, long_lines, full, rate, progress, interrupts)

@@ -16,7 +16,7 @@ import sys
 
 sys.dont_write_bytecode = True
 from cli_support import (BUILD, GEB, check, end, expect, geb, path, run, start,  # noqa: E402
-                         wait_for, consumer_is_there)
+                         stop, wait_for, consumer_is_there)
 
 BIG = b'x' * 3000 + b'\n'
 
@@ -107,7 +107,7 @@ def beside_the_living():
     consumer_is_there('busy')
     alive = producer('busy', 'alive')
     dead = producer('busy', 'dead')
-    consumer.send_signal(signal.SIGSTOP)
+    stop(consumer)
     kill(dead)
     fixed('dead producer: process')
     alive.stdin.write(b'one\ntwo\n')

@@ -35,7 +35,8 @@ class Tree:
                 if d not in ('.git', '__pycache__')
                 and not (at_top and (d == 'build' or d.startswith('build-'))))
             for name in sorted(names):
-                self.paths.append(os.path.relpath(os.path.join(folder, name), root))
+                if name != '.git':  # a file, in a tree of git worktree
+                    self.paths.append(os.path.relpath(os.path.join(folder, name), root))
 
     def under(self, *folders):
         return [p for p in self.paths if p.split(os.sep)[0] in folders]

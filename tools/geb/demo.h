@@ -64,7 +64,7 @@ struct demo_shared {
 #define DEMO_BLOCK_WORDS   (DEMO_BLOCK_BYTES / 8u)
 #define DEMO_SAMPLE_WORDS  4u   /* cpu, memory, network: they travel inside a cell */
 #define DEMO_PROCESS_WORDS 8u   /* process: too large for a cell */
-#define DEMO_STRICT_EVERY  512u /* the strict handler fails for each sample of such a number */
+#define DEMO_STRICT_EVERY  512u /* the strict handler fails for sample 1, 513, … */
 
 uint64_t demo_tick_word(uint64_t seq, uint32_t i);
 void demo_block_fill(uint64_t *words, uint64_t seq);

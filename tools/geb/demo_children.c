@@ -29,7 +29,10 @@ static void child_main(struct demo_run *run, int child, pid_t supervisor)
     signal(SIGINT, SIG_IGN);
     signal(SIGHUP, SIG_IGN);
     signal(SIGQUIT, SIG_IGN);
-    sigprocmask(SIG_SETMASK, &run->signals_before, NULL);
+    sigset_t mask = run->signals_before;
+    if (child == DEMO_CONSUMER) /* until it can end in good order: somebody has to know the bus */
+        sigaddset(&mask, SIGTERM);
+    sigprocmask(SIG_SETMASK, &mask, NULL);
     if (child == DEMO_CONSUMER)
         _exit(demo_consumer_main(run->bus, run->shared, supervisor));
     _exit(demo_producer_main(run->bus, (enum demo_source)child, run->shared));

@@ -64,12 +64,13 @@ static int on_cpu(struct geb_context *ctx, const struct geb_event *event, void *
 }
 
 /* The second handler of its topic: it fails now and then, which the bus has to count, and which
- * must not keep the event from being delivered. */
-static int on_cpu_strict(struct geb_context *ctx, const struct geb_event *event, void *user)
+ * must not keep the event from being delivered. The first of these samples is published while
+ * nothing can be dropped, so it fails at least once. */
+static int on_process_strict(struct geb_context *ctx, const struct geb_event *event, void *user)
 {
     (void)ctx;
     const struct handler_arg *arg = user;
-    if (event->number % DEMO_STRICT_EVERY != 0)
+    if (event->number % DEMO_STRICT_EVERY != 1)
         return 0;
     one_more(&arg->shared->ledger.handler_errors);
     return -EDOM;
@@ -168,7 +169,7 @@ static int handlers_add(struct geb_bus *bus, struct demo_shared *shared,
         rc = geb_on(bus, demo_source_name[i], handlers[i], &arg[i]);
     }
     if (rc == 0)
-        rc = geb_on(bus, demo_source_name[DEMO_CPU], on_cpu_strict, &arg[DEMO_CPU]);
+        rc = geb_on(bus, demo_source_name[DEMO_PROCESS], on_process_strict, &arg[DEMO_PROCESS]);
     if (rc == 0)
         rc = geb_on(bus, "late", on_late, shared);
     return rc;
@@ -178,7 +179,11 @@ static int bus_consume(struct geb_bus *bus, struct demo_shared *shared)
 {
     stop_bus = bus;
     struct sigaction stop = {.sa_handler = on_stop};
+    sigset_t term;
     sigaction(SIGTERM, &stop, NULL);
+    sigemptyset(&term);
+    sigaddset(&term, SIGTERM);
+    sigprocmask(SIG_UNBLOCK, &term, NULL); /* blocked by our supervisor, until here */
     shr_store_release(&shared->consumer_stage, DEMO_STAGE_READY);
     int rc = geb_run(bus);
     while (rc >= 0) {

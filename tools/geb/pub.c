@@ -343,8 +343,8 @@ int command_pub(int argc, char **argv)
     }
     interrupted_producer = pub.producer;
     rc = geb_topic(pub.producer, pub.topic_name, &pub.topic);
-    pub.begun_ns = geb_now();
     tool_progress_begin(&pub.progress);
+    pub.begun_ns = geb_now();
     if (rc < 0)
         code = topic_failed(&pub, rc);
     else
