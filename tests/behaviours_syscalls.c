@@ -6,6 +6,7 @@
  * How often somebody sleeps is up to the scheduler, so no number of sleeps is demanded: where
  * nobody has a reason to sleep the calls are counted, elsewhere the calls for each sleep. */
 #include "tests/api_support.h"
+#include "tests/step.h"
 
 #include "lib/internal.h"
 
@@ -239,5 +240,6 @@ int main(void)
         cmocka_unit_test(sleepers_are_woken),
     };
     support_begin();
+    step_require();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
