@@ -16,6 +16,8 @@
 void step_clock_steady(void);
 /* The same, an hour ahead: no sleep ends by itself, so one that nobody wakes hangs. */
 void step_clock_far(void);
+/* The kernel's time again. */
+void step_clock_kernel(void);
 /* The kernel's time, and so much more. */
 void step_clock_set_ahead(uint64_t ns);
 
