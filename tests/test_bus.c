@@ -313,7 +313,7 @@ static void close_without_deadline_handles_nothing(void **state)
     api_end(&a);
 }
 
-/* Never empty: its handler publishes for each event that it handles. The clock counts looks then. */
+/* Never empty: its handler publishes for each event that it handles. The clock counts looks. */
 struct feeding {
     struct api api;
     uint64_t deadline_ns;
