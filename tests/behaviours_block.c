@@ -85,8 +85,7 @@ static void deadline_is_slept_through(void **state)
     assert_true(geb_now() >= w.wait_until_ns);
     assert_int_equal(w.rc, -ETIMEDOUT);
     assert_non_null(strstr(w.text, "deadline"));
-    assert_true(w.sleeps >= 1);
-    assert_true(w.sleeps <= 40); /* it does not poll */
+    assert_true(w.sleeps <= 40); /* it does not poll; how often it sleeps: test_overrun_bounds.c */
     assert_int_equal(api_account(&a).accepted, 4);
     assert_int_equal(api_account(&a).pending, 4);
     end(&a);

@@ -4,6 +4,7 @@
  * Method: as behaviours_liveness.c. Whoever stays when the first child has ended tells the judge
  * its pid, and the test becomes its parent, so that its end is seen too. A process that has but a
  * copy of the handle gets -ESTALE from every call, and may take part by itself. */
+#include "tests/gone.h"
 #include "tests/live_support.h"
 
 #include <sched.h>
@@ -124,6 +125,7 @@ static pid_t clone_with_memory(struct live_scene *s, int flags)
     char *stack = mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
                        0);
     SUPPORT_CHECK(stack != MAP_FAILED);
+    gone_unmark(); /* the test waits for this process, while its memory goes on */
     return clone(stay_in_shared_memory, stack + STACK_BYTES, CLONE_VM | flags | SIGCHLD, s);
 }
 

@@ -276,10 +276,7 @@ static int end_of_consumer(enum crash_kind kind, bool orderly)
     uint32_t waits[SLEEPERS];
     uint32_t cnt = w.exclusive ? 1 : 2;
     CRASH_TRY(make_sleepers(kind, cnt, pid));
-    /* The sleep that is under way, and one that may begin before we have ended. */
-    uint32_t more = 1;
     if (orderly) {
-        waits_note(waits);
         CRASH_EQUAL(crash_close(&w), 0);
     } else {
         /* Within the grace, so that the producers learn nothing of the change. */
@@ -289,11 +286,13 @@ static int end_of_consumer(enum crash_kind kind, bool orderly)
         pid_t consumer_pid = support_child(holder, NULL);
         AWAIT(shr_load32_acquire(&shared->ready) == 1);
         CRASH_EQUAL(geb_close(to_stop, 0), 0);
-        waits_note(waits);
         support_kill(consumer_pid);
         kills++;
-        more += GONE_SLEEPS + 2;
     }
+    /* Counted from here on, however long the end itself took: a sleep whose last look was before
+     * it, and the grace. */
+    waits_note(waits);
+    uint32_t more = orderly ? 1 : GONE_SLEEPS + 3;
     return expect(orderly ? -ESHUTDOWN : -EPIPE, pid, cnt, waits, more);
 }
 

@@ -247,8 +247,19 @@ static int judge_consumer(struct live_scene *s, bool alive)
     return 0;
 }
 
+/* Of a stayer, or another program, the memory may be there for a moment beyond its end (gone.h). */
+static void await_free(struct live_scene *s)
+{
+    uint64_t slot = s->role == LIVE_PRODUCER ? LIVE_SLOT : SHR_CONSUMER_SLOT;
+    uint64_t end_ns = geb_now() + SUPPORT_HANG_MS * UINT64_C(1000000);
+    while (shr_lock_held(&s->map, slot) == 1 && geb_now() < end_ns)
+        sched_yield();
+}
+
 int live_judge(struct live_scene *s, bool alive)
 {
+    if (!alive)
+        await_free(s);
     return s->role == LIVE_PRODUCER ? judge_producer(s, alive) : judge_consumer(s, alive);
 }
 

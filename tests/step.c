@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #endif
 #include "step_watch.h"
+#include "tests/gone.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -159,12 +160,13 @@ static int wait_for_sleeper(const struct step_child *child)
     }
 }
 
+/* Until it has stopped, or has ended and its memory is gone. */
 static int reap(pid_t pid, int *status)
 {
     while (waitpid(pid, status, 0) < 0)
         if (errno != EINTR)
             return -errno;
-    return 0;
+    return WIFSTOPPED(*status) || gone_await(pid) ? 0 : -EBUSY;
 }
 
 static int wait_for_stop(struct step_child *child)
@@ -296,6 +298,7 @@ _Noreturn static void child_main(const struct step_scenario *s, pid_t tracer)
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != tracer)
         _exit(255); /* the tracer died before the line above */
+    gone_mark();
     /* The test framework's handlers would report a crash here as one of the test. */
     for (int sig = 1; sig < NSIG; sig++)
         sigaction(sig, &action, NULL);
@@ -341,6 +344,7 @@ static int bring_to_region(struct step_child *child)
     pid_t tracer = getpid();
     int rc;
 
+    gone_prepare();
     child->pid = fork();
     if (child->pid < 0)
         return -errno;

@@ -21,6 +21,16 @@ void step_clock_far(void)
     steady_ns = shr_now_ns() + HOUR_NS;
 }
 
+void step_clock_pass(uint64_t until_ns)
+{
+    steady_ns = until_ns;
+}
+
+void step_clock_kernel(void)
+{
+    steady_ns = 0;
+}
+
 void step_clock_set_ahead(uint64_t ns)
 {
     ahead_ns = ns;

@@ -16,6 +16,10 @@
 void step_clock_steady(void);
 /* The same, an hour ahead: no sleep ends by itself, so one that nobody wakes hangs. */
 void step_clock_far(void);
+/* As if it had slept until then: it goes on from this time in such steps. */
+void step_clock_pass(uint64_t until_ns);
+/* The kernel's time again. */
+void step_clock_kernel(void);
 /* The kernel's time, and so much more. */
 void step_clock_set_ahead(uint64_t ns);
 

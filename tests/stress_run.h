@@ -45,7 +45,7 @@ struct run {
     pid_t pid[STRESS_PRODUCERS];
     bool stopped[STRESS_PRODUCERS];
     struct history history;
-    uint64_t all_delivered, next_stop, next_kill;
+    uint64_t all_delivered, next_stop, next_kill, next_watch;
     uint64_t uncertain[STRESS_PRODUCERS]; /* events in flight at a kill */
     uint32_t kills, stops, alive;
 };

@@ -19,6 +19,7 @@
 #define WINDOW     UINT64_C(0x3fff) /* notes of each producer - 1, at the most */
 /* How often producers learn that their notes are free. */
 #define CHECKED_EVERY 64u
+#define WATCHED_EVERY 256u /* events that the watchdog's minute is for */
 
 static const char *watched;
 
@@ -162,6 +163,7 @@ static void kill_one(void)
     run.alive--;
     run.kills++;
     run.pid[id] = 0;
+    run.stopped[id] = false; /* its successor is not */
     uint64_t done = shr_load_relaxed(&ledger->done), begun = shr_load_relaxed(&ledger->begun);
     run.uncertain[id] += begun - done;
     shr_store_relaxed(&ledger->done, begun);
@@ -268,8 +270,10 @@ static void consume_all(void)
         empty = cnt == 0 ? empty + 1 : 0;
         if (looks % 1024 == 0)
             look_for_the_dead();
-        if (cnt != 0 && looks % 256 == 0)
+        if (run.all_delivered >= run.next_watch) {
+            run.next_watch = run.all_delivered + WATCHED_EVERY;
             stress_watchdog(run.c->what);
+        }
         if (run.c->stop_every != 0 && run.all_delivered >= run.next_stop) {
             run.next_stop = run.all_delivered + run.c->stop_every;
             stop_or_continue();

@@ -3,7 +3,8 @@
  *
  * Method: threads publish through shmring's own functions; every few events one takes shr_publish
  * apart and waits between its steps for longer than the patience, so that claims are revoked, cells
- * quarantined and returned, all the time. Each delivery goes through the checker of histories
+ * quarantined and returned, all the time; at its first event thread 1 waits until its claim is
+ * revoked, and the others publish from then on. Each delivery goes through the checker of histories
  * (history.h), and the account is compared with it.
  */
 #include "shmring/clock.h"
@@ -29,6 +30,8 @@
 static struct shr_map map;
 static uint64_t events;
 static shr_a32 finished;
+/* Thread 1 has claimed a position, and commits nothing before that is revoked. */
+static shr_a32 held;
 static struct history history;
 static struct history_note *notes[THREADS]; /* by number, which is the serial */
 static shr_a64 begun[THREADS];
@@ -39,6 +42,14 @@ static void dawdle(uint64_t r)
         shr_cpu_relax();
     if (r % 64 == 7)
         sched_yield();
+}
+
+/* Until a taker has given the claim up: others commit behind it. */
+static void await_revocation(const struct shr_cell *cell, uint64_t pos)
+{
+    shr_store32_release(&held, 1);
+    while (shr_load_acquire(&cell->state) != shr_state(pos, SHR_TAG_REVOKED))
+        sched_yield(); /* the watchdog ends it */
 }
 
 /* shr_publish in slow motion. False: full. */
@@ -53,6 +64,8 @@ static bool publish_slowly(struct shr_writer *w, const uint64_t words[SHR_CELL_W
         uint64_t pos = shr_fetch_add_acq_rel(&w->ring.hot->head, 1);
         shr_store_relaxed(&w->peer->busy, pos << 1 | SHR_BUSY_EXACT);
         struct shr_cell *cell = shr_cell_at(&w->ring, pos);
+        if (shr_load32_relaxed(&held) == 0)
+            await_revocation(cell, pos);
         dawdle(r >> 16);
         uint64_t state = shr_load_acquire(&cell->state);
         if (shr_state_usable(state, pos, w->ring.cell_cnt)) {
@@ -108,13 +121,16 @@ static void *produce(void *arg)
     uint64_t epoch = shr_load_relaxed(&map.peers[slot].epoch);
     if (shr_heap_init(&heap, &map, shr_owner(slot, epoch)) != 0)
         abort();
+    while (slot != 1 && shr_load32_acquire(&held) == 0)
+        sched_yield();
     for (uint64_t number = 1; number <= events; number++) {
         uint64_t r = stress_hash(slot, number, 7);
+        bool slowly = r % 8 == 0 || shr_load32_relaxed(&held) == 0;
         struct history_note *note = &notes[slot - 1][number];
         compose(words, &heap, slot, number);
         history_note_begin(note, bytes_of(words), 1, 1, false, shr_now_ns());
         shr_store_release(&begun[slot - 1], number);
-        while (r % 8 == 0 ? !publish_slowly(&w, words, r) : shr_publish(&w, words, 1) < 0) {
+        while (slowly ? !publish_slowly(&w, words, r) : shr_publish(&w, words, 1) < 0) {
             if (map.geo.policy == SHR_DROP_OLDEST)
                 shr_drop(&k, &map, true);
             else
@@ -254,6 +270,7 @@ static void run(uint32_t policy, uint32_t capacity)
     stress_pin(0); /* before there are threads: it remembers where they may run */
     assert_int_equal(shr_segment_create(&map, support_path(path), &config), 0);
     shr_store32_relaxed(&finished, 0);
+    shr_store32_relaxed(&held, 0);
     history_open();
     for (uint32_t slot = 1; slot <= THREADS; slot++) {
         assert_int_equal(shr_lock_take(&map, slot, &lock[slot]), 0);

@@ -1,5 +1,7 @@
 #include "tests/support.h"
 
+#include "tests/gone.h"
+
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
@@ -75,6 +77,7 @@ void support_begin(void)
     int fds[2];
     setvbuf(stdout, NULL, _IOLBF, 0);
     support_depth(); /* says at once if it is none of the three */
+    gone_prepare();
     test_pid = getpid();
     strcpy(test_dir, "/dev/shm/geb-test-XXXXXX");
     if (pipe2(fds, O_CLOEXEC) != 0)
@@ -178,6 +181,7 @@ pid_t support_child(int (*fn)(void *arg), void *arg)
 {
     pid_t parent = getpid();
     fflush(NULL);
+    gone_prepare();
     pid_t pid = fork();
     if (pid < 0)
         give_up("fork");
@@ -187,6 +191,7 @@ pid_t support_child(int (*fn)(void *arg), void *arg)
     if (getppid() != parent)
         _exit(99);
     close(cleaner_fd);
+    gone_mark();
     int status = fn(arg);
     fflush(NULL);
     _exit(status);
@@ -209,7 +214,9 @@ static int wait_for(pid_t pid, int options, siginfo_t *info)
             return -ETIMEDOUT;
         }
     }
-    return waitid(P_PID, (id_t)pid, info, options) == 0 ? 0 : -errno;
+    if (waitid(P_PID, (id_t)pid, info, options) != 0)
+        return -errno;
+    return (options & WEXITED) == 0 || gone_await(pid) ? 0 : -EBUSY;
 }
 
 int support_wait(pid_t pid)

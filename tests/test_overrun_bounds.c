@@ -1,12 +1,13 @@
 /* Goal: a producer on a full bus comes to an end, whatever becomes of the room that it was
- * promised: on damaged rings, and where others are faster each time; and one publish that waits for
- * several things counts as one.
+ * promised: on damaged rings, and where others are faster each time; one publish that waits for
+ * several things counts as one; and a deadline is slept through.
  *
  * Method: single-threaded. What others do while a producer is inside is done by the calls that it
  * makes: its clock, and syscall(), which is this program's, when it says that it sleeps, and when
- * it does. The harm has an end of its own, so that a producer without one succeeds, and the test
- * fails. test_overrun.c has the policies on whole rings. */
+ * it does; time passes there too. The harm has an end of its own, so that a producer without one
+ * succeeds, and the test fails. test_overrun.c has the policies on whole rings. */
 #include "tests/api_support.h"
+#include "tests/step_clock.h"
 
 #include "lib/internal.h"
 
@@ -19,6 +20,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #include <cmocka.h>
+
+STEP_CLOCK_GETTIME
 
 #define CAPACITY    4u
 #define CHUNK_BYTES 65536u
@@ -95,6 +98,7 @@ static void room_that_others_take_is_not_sought_for_ever(void **state)
 
 static void (*on_barrier)(void); /* it says that it sleeps */
 static void (*on_sleep)(const void *word, uint32_t ticket);
+static const struct timespec *sleep_end;
 static unsigned barriers, sleeps;
 
 /* The one of libc, but that nobody sleeps. */
@@ -112,6 +116,7 @@ long syscall(long number, ...)
     }
     if (number == SYS_futex && (int)arg[1] == FUTEX_WAIT_BITSET && on_sleep != NULL) {
         sleeps++;
+        sleep_end = (const struct timespec *)arg[3];
         on_sleep((const void *)arg[0], (uint32_t)arg[2]);
         return 0;
     }
@@ -195,6 +200,35 @@ static void waiting_for_two_things_counts_once(void **state)
     api_watchdog(0);
 }
 
+/* ---- a deadline ------------------------------------------------------------------------------ */
+
+static void time_passes(const void *word, uint32_t ticket)
+{
+    (void)word;
+    (void)ticket;
+    step_clock_pass((uint64_t)sleep_end->tv_sec * 1000000000u + (uint64_t)sleep_end->tv_nsec);
+}
+
+/* In sleeps that are as long as may be, of which the last one ends with it. */
+static void a_deadline_is_slept_through(void **state)
+{
+    struct geb_options options = GEB_OPTIONS_INIT;
+    (void)state;
+    api_open(&a, GEB_BLOCK, CAPACITY);
+    api_publish(&a, 0, CAPACITY);
+    sleeps = 0;
+    on_sleep = time_passes;
+    step_clock_steady();
+    options.wait_until_ns = geb_now() + 4 * SHR_SLEEP_MAX_NS;
+    int rc = geb_publish_with(a.producer, a.topic, "x", 1, &options);
+    uint64_t end_ns = geb_now();
+    step_clock_kernel();
+    on_sleep = NULL;
+    api_refused(rc, -ETIMEDOUT, "deadline");
+    assert_int_equal(sleeps, 4);
+    assert_in_range(end_ns, options.wait_until_ns, options.wait_until_ns + 10000);
+}
+
 /* ---- room that is gone at each attempt ------------------------------------------------------- */
 
 #define LOOKS 64u
@@ -240,6 +274,7 @@ int main(void)
         cmocka_unit_test_teardown(a_tail_that_is_stuck_fails_soon, end),
         cmocka_unit_test_teardown(room_that_others_take_is_not_sought_for_ever, end),
         cmocka_unit_test_teardown(waiting_for_two_things_counts_once, end),
+        cmocka_unit_test_teardown(a_deadline_is_slept_through, end),
         cmocka_unit_test_teardown(room_that_is_gone_each_time_is_no_room, end),
         cmocka_unit_test_teardown(a_sleep_ends_a_row_of_looks, end),
     };
