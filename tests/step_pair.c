@@ -88,11 +88,13 @@ static int run_beside(const struct step_scenario *second, size_t *reached)
 {
     struct step_walk walk = {0};
     int failed = !walk_steadily(second, &walk);
+    bool visited = false; /* this point, or one that it is the same as */
     for (size_t k = 0; k < walk.count && failed == 0; k++) {
-        const struct step_point *point = &walk.points[k];
-        if (point->same || point->occurrence > pair->turns)
+        visited = visited && walk.points[k].same;
+        if (visited || walk.points[k].occurrence > pair->turns)
             continue;
         failed = visit(second, &walk, k);
+        visited = true;
         ++*reached;
     }
     step_walk_free(&walk);
