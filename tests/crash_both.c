@@ -245,6 +245,7 @@ static int run(struct crash_world *w, enum scene scene)
                              .check = consumer ? check_consumer : check_producers,
                              .user = w,
                              .turns = support_depth() == SUPPORT_LONG ? SIZE_MAX : TURNS,
+                             .points_min = 100,
                              .changes_min = 5};
     w->state = scene;
     snprintf(name, sizeof(name), "%s, %s, %s%s: %s", end_text[end], crash_kind_text[w->kind],

@@ -306,6 +306,7 @@ int main(void)
                                       .sum = tables,
                                       .check = check_dropper_first,
                                       .turns = support_depth() == SUPPORT_QUICK ? TURNS : SIZE_MAX,
+                                      .points_min = 100,
                                       .changes_min = 3};
     struct step_pair consumer_first = dropper_first;
     consumer_first.first = &consumer;

@@ -254,6 +254,7 @@ int main(void)
                              .sum = tables,
                              .check = check,
                              .turns = support_depth() == SUPPORT_QUICK ? TURNS : SIZE_MAX,
+                             .points_min = 100,
                              .changes_min = 3}; /* of a run: ANY, two claims */
     int failures = step_pair(&pair);
     pair.first = &takes_chunk; /* one chunk, ANY, a claim */

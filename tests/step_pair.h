@@ -23,8 +23,11 @@ struct step_pair {
     /* In the tracer. Ends both, or leaves them to be killed. 0: good. */
     int (*check)(struct step_child *first, struct step_child *second, size_t k, void *user);
     void *user;
-    size_t turns;       /* so many arrivals of the second one at an instruction; SIZE_MAX: all */
-    size_t changes_min; /* fewer changes of the first one are a failure */
+    size_t turns; /* so many arrivals of the second one at an instruction; SIZE_MAX: all */
+    /* Fewer changes of the first one, or points of the second one beside them all, are a failure:
+     * they have missed what they were to meet. */
+    size_t changes_min;
+    size_t points_min;
 };
 
 /* Prints "SECOND beside FIRST behind N changes: N instructions, N failed"; ends at the first
