@@ -125,15 +125,12 @@ static int go_on(struct step_child *child)
     return child->state == STEP_GONE ? 0 : step_to_end(child);
 }
 
-/* What the calls of a slot have published shows now; notes it in the ledger. */
+/* What the calls of a slot have published shows now: all, unless it died. */
 static int settle(struct crash_world *w, uint32_t who, uint32_t slot, bool died)
 {
-    uint64_t accepted[4];
-    CRASH_TRY(crash_account(w, NULL, accepted));
-    uint64_t more = accepted[slot] - w->ledger->accepted[slot];
-    CRASH_CHECK(more == crash_events(w->kind) || (more == 0 && died));
-    w->ledger->accepted[slot] += more;
-    w->ledger->sent[who] += (uint32_t)more;
+    uint32_t before = w->ledger->sent[who];
+    CRASH_TRY(crash_settle_slot(w, who, slot, w->kind, NULL));
+    CRASH_CHECK(died || w->ledger->sent[who] == before + crash_events(w->kind));
     return 0;
 }
 

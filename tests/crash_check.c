@@ -26,16 +26,22 @@ int crash_account_agrees(struct crash_world *w, struct shr_account *account)
     return 0;
 }
 
-int crash_settle(struct crash_world *w, enum crash_kind kind, struct shr_account *account)
+int crash_settle_slot(struct crash_world *w, uint32_t who, uint32_t slot, enum crash_kind kind,
+                      struct shr_account *account)
 {
     uint64_t accepted[4];
     CRASH_TRY(crash_account(w, account, accepted));
-    uint64_t more = accepted[w->victim_slot] - w->ledger->accepted[w->victim_slot];
+    uint64_t more = accepted[slot] - w->ledger->accepted[slot];
     if (more != 0)
         CRASH_EQUAL(more, crash_events(kind));
-    w->ledger->accepted[w->victim_slot] += more;
-    w->ledger->sent[CRASH_VICTIM] += (uint32_t)more;
+    w->ledger->accepted[slot] += more;
+    w->ledger->sent[who] += (uint32_t)more;
     return 0;
+}
+
+int crash_settle(struct crash_world *w, enum crash_kind kind, struct shr_account *account)
+{
+    return crash_settle_slot(w, CRASH_VICTIM, w->victim_slot, kind, account);
 }
 
 static int sum_event(const struct crash_ledger *l, uint32_t who, uint32_t seq,

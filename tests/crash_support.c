@@ -150,7 +150,7 @@ void crash_config(const struct crash_world *w, struct geb_config *config)
     config->exclusive = w->exclusive;
     config->capacity = w->capacity != 0 ? w->capacity : 4;
     config->producers = w->exclusive ? 1 : w->producers != 0 ? w->producers : 2;
-    config->topics = 5;
+    config->topics = w->topics != 0 ? w->topics : 5;
     config->patience_ns = CRASH_PATIENCE_NS;
     config->sample_shift = 20;
     config->slab_bytes = w->slab_bytes != 0 ? w->slab_bytes : 2 * SHR_CHUNK_BYTES;

@@ -87,6 +87,7 @@ struct crash_world {
     enum crash_kind kind;
     uint32_t capacity;  /* 0: 4 */
     uint32_t producers; /* 0: 2; exclusive: 1 */
+    uint32_t topics;    /* 0: 5 */
     uint32_t slab_bytes;
     uint32_t max_event;
     bool variant;   /* these two mean what */
@@ -224,6 +225,9 @@ int crash_account_agrees(struct crash_world *w, struct shr_account *account);
 /* The victim is dead or has ended: the account closes, and its last call was accepted whole or not
  * at all; notes in the ledger which. */
 int crash_settle(struct crash_world *w, enum crash_kind kind, struct shr_account *account);
+/* The same for whoever sends from that slot. */
+int crash_settle_slot(struct crash_world *w, uint32_t who, uint32_t slot, enum crash_kind kind,
+                      struct shr_account *account);
 
 /* What the ledger says of all events up to their sender's sent. */
 struct crash_sum {

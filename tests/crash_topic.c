@@ -7,14 +7,19 @@
  * Then the consumer and another producer register the same name, compare ids, and a thousand events
  * (a hundred in the quick form) go over it. Who was stopped goes on then; it gets the same id, and
  * publishes an event on it, which is handled once. No row stays undecided. In the end ledger and
- * segment are compared as in crash_publish.c. */
+ * segment are compared as in crash_publish.c.
+ *
+ * Then two at once (step_pair.h): one stands behind each of its changes, the other one at its
+ * instructions, with the same name or another one; each of them is killed or goes on. */
 #include "tests/crash_support.h"
+#include "tests/step_pair.h"
 
 #include <string.h>
 
 STEP_CLOCK_GETTIME
 
 #define NAME      "late"
+#define ANOTHER   "another"
 #define FIRST_ROW 2u /* behind those of "events" and "nobody" */
 
 enum row { ROW_NEW, ROW_SCHEMA, ROW_KNOWN, ROW_DEAD };
@@ -138,9 +143,133 @@ static int check_stopped(struct step_child *child, size_t k, void *user)
     return check_end(w);
 }
 
+/* ---- two at once ----------------------------------------------------------------------------- */
+
+enum { FIRST_DIES = 1, SECOND_DIES = 2, OTHERS_LAST = 4, ENDS = 8 };
+static unsigned end; /* which of these: both go on, behind what others do */
+
+static int prepare_second(void *user)
+{
+    struct crash_world *w = user;
+    int rc = crash_join(w, &w->victim, CRASH_SUCCESSOR);
+    step_clock_steady();
+    return rc;
+}
+
+static int region_second(void *user)
+{
+    struct crash_world *w = user;
+    return geb_topic(w->victim.p, w->variant ? ANOTHER : NAME, &w->victim.topic);
+}
+
+static uint64_t table(void *user)
+{
+    const struct crash_world *w = user;
+    uint64_t sum = 0;
+    for (uint32_t i = FIRST_ROW; i < w->map.geo.topic_cnt; i++) {
+        const struct shr_topic *row = &w->map.topics[i];
+        sum = sum * 31 + shr_load_acquire(&row->state);
+        for (uint32_t k = 0; k < SHR_NAME_BYTES / 8; k++)
+            sum = sum * 31 + shr_load_relaxed(&row->name[k]);
+    }
+    return sum;
+}
+
+static int end_both(struct step_child *first, struct step_child *second)
+{
+    CRASH_EQUAL((end & FIRST_DIES) != 0 ? step_kill(first) : step_to_end(first), 0);
+    CRASH_EQUAL((end & SECOND_DIES) != 0 ? step_kill(second) : step_to_end(second), 0);
+    return 0;
+}
+
+static int find_ids(struct crash_world *w, geb_topic_id id[2])
+{
+    for (uint32_t i = 0; i < 2; i++) {
+        CRASH_EQUAL(geb_topic(w->other.p, i != 0 && w->variant ? ANOTHER : NAME, &id[i]), 0);
+        CRASH_EQUAL(shr_load_acquire(&w->map.topics[id[i]].state), SHR_TOPIC_READY);
+    }
+    CRASH_EQUAL(id[0] != id[1], w->variant);
+    return 0;
+}
+
+/* All rows are decided then. */
+static int use_names(struct crash_world *w, geb_topic_id id[2])
+{
+    CRASH_TRY(find_ids(w, id));
+    CRASH_EQUAL(crash_on(w, NAME), 0);
+    if (w->variant)
+        CRASH_EQUAL(crash_on(w, ANOTHER), 0);
+    return 0;
+}
+
+/* Went on, and has published an event on its topic; or died, and has not. */
+static int check_one(struct crash_world *w, uint32_t who, uint32_t slot, bool died)
+{
+    CRASH_TRY(crash_settle_slot(w, who, slot, CRASH_INLINE, NULL));
+    CRASH_EQUAL(w->ledger->sent[who], !died);
+    CRASH_TRY(crash_drain(w));
+    CRASH_EQUAL(w->ledger->ended[who][1], !died);
+    return 0;
+}
+
+static int check_two(struct step_child *first, struct step_child *second, size_t k, void *user)
+{
+    struct crash_world *w = user;
+    geb_topic_id id[2], id_now[2];
+    uint64_t missing;
+    (void)k;
+    if ((end & OTHERS_LAST) != 0)
+        CRASH_TRY(end_both(first, second));
+    CRASH_TRY(use_names(w, id));
+    if ((end & OTHERS_LAST) == 0)
+        CRASH_TRY(end_both(first, second));
+    CRASH_TRY(check_one(w, CRASH_VICTIM, w->victim_slot, (end & FIRST_DIES) != 0));
+    CRASH_TRY(check_one(w, CRASH_SUCCESSOR, w->victim_slot + 1, (end & SECOND_DIES) != 0));
+    CRASH_TRY(find_ids(w, id_now));
+    CRASH_CHECK(id_now[0] == id[0] && id_now[1] == id[1]);
+    CRASH_TRY(crash_go_on(w, &w->other, CRASH_INLINE, crash_laps(w, 1)));
+    crash_sweep(w);
+    CRASH_TRY(crash_join_again(w, CRASH_LATE, CRASH_INLINE));
+    CRASH_TRY(crash_end(w, &missing));
+    CRASH_EQUAL(missing, 0);
+    return 0;
+}
+
+static int run_two(struct crash_world *w)
+{
+    char name[64];
+    const struct step_scenario first = {.name = "who registers a topic",
+                                        .setup = setup,
+                                        .prepare = prepare,
+                                        .region = region,
+                                        .finish = finish,
+                                        .teardown = crash_teardown,
+                                        .user = w};
+    const struct step_scenario second = {
+        .name = name, .prepare = prepare_second, .region = region_second, .finish = finish};
+    const struct step_pair pair = {.first = &first,
+                                   .second = &second,
+                                   .sum = table,
+                                   .check = check_two,
+                                   .user = w,
+                                   .turns = SIZE_MAX,
+                                   .changes_min = 3,
+                                   .points_min = 100};
+    snprintf(name, sizeof(name), "%s, %s, %s: %s name",
+             (end & FIRST_DIES) != 0 ? "dies" : "goes on",
+             (end & SECOND_DIES) != 0 ? "dies" : "goes on",
+             (end & OTHERS_LAST) != 0 ? "others last" : "others first",
+             w->variant ? "another" : "the same");
+    return step_pair(&pair);
+}
+
+/* ---- all of them ----------------------------------------------------------------------------- */
+
 int main(void)
 {
     static struct crash_world w = {.kind = CRASH_INLINE};
+    int failures = 0;
+    uint32_t number = 0; /* the quick form has one pair in three */
     struct step_scenario s = {.setup = setup,
                               .prepare = prepare,
                               .region = region,
@@ -163,5 +292,16 @@ int main(void)
                           row_text[w.state], crash_bus_text(&w));
         }
     }
-    return crash_report("crash_topic");
+    w = (struct crash_world){
+        .kind = CRASH_INLINE, .producers = 3, .topics = 8, .policy = GEB_BLOCK, .ledger = w.ledger};
+    for (w.state = ROW_NEW; w.state <= ROW_DEAD; w.state += ROW_DEAD) {
+        for (end = 0; end < ENDS; end++) {
+            for (int another = 0; another < 2; another++) {
+                w.variant = another != 0;
+                if (!crash_quick() || number++ % 3 == 0)
+                    failures += run_two(&w) != 0;
+            }
+        }
+    }
+    return crash_report("crash_topic") | (failures != 0);
 }
