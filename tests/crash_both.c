@@ -253,7 +253,7 @@ static int run(struct crash_world *w, enum scene scene)
 /* Primes: no scene is left out time and again. */
 static bool is_due(uint32_t number)
 {
-    static const uint32_t every[] = {[SUPPORT_QUICK] = 13, [SUPPORT_CI] = 5, [SUPPORT_LONG] = 1};
+    static const uint32_t every[] = {[SUPPORT_QUICK] = 13, [SUPPORT_CI] = 7, [SUPPORT_LONG] = 1};
     return number % every[support_depth()] == 0;
 }
 
