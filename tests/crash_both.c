@@ -15,8 +15,6 @@
 #include "tests/crash_support.h"
 #include "tests/step_pair.h"
 
-#include <string.h>
-
 STEP_CLOCK_GETTIME
 
 #define CAPACITY 16u
@@ -101,12 +99,7 @@ static int finish_consumer(void *user)
 static uint64_t segment(void *user)
 {
     const struct crash_world *w = user;
-    uint64_t sum = 0, word;
-    for (const unsigned char *at = w->map.base; at < w->map.slabs; at += sizeof(word)) {
-        memcpy(&word, at, sizeof(word));
-        sum = sum * UINT64_C(0x9e3779b97f4a7c15) + word;
-    }
-    return sum;
+    return step_sum(w->map.base, w->map.slabs);
 }
 
 /* ---- checks ---------------------------------------------------------------------------------- */

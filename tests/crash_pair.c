@@ -273,15 +273,8 @@ static int check_consumer_first(struct step_child *consumer, struct step_child *
 /* All that the processes write but payloads. */
 static uint64_t tables(void *user)
 {
-    const unsigned char *from = (const unsigned char *)ring_map.hot;
-    const unsigned char *to = (const unsigned char *)&ring_map.chunks[0].block[8];
-    uint64_t sum = 0, word;
     (void)user;
-    for (; from + sizeof(word) <= to; from += sizeof(word)) {
-        memcpy(&word, from, sizeof(word));
-        sum = sum * 0x9e3779b97f4a7c15u + word;
-    }
-    return sum;
+    return step_sum(ring_map.hot, &ring_map.chunks[0].block[8]);
 }
 
 int main(void)

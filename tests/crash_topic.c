@@ -165,14 +165,7 @@ static int region_second(void *user)
 static uint64_t table(void *user)
 {
     const struct crash_world *w = user;
-    uint64_t sum = 0;
-    for (uint32_t i = FIRST_ROW; i < w->map.geo.topic_cnt; i++) {
-        const struct shr_topic *row = &w->map.topics[i];
-        sum = sum * 31 + shr_load_acquire(&row->state);
-        for (uint32_t k = 0; k < SHR_NAME_BYTES / 8; k++)
-            sum = sum * 31 + shr_load_relaxed(&row->name[k]);
-    }
-    return sum;
+    return step_sum(&w->map.topics[FIRST_ROW], &w->map.topics[w->map.geo.topic_cnt]);
 }
 
 static int end_both(struct step_child *first, struct step_child *second)

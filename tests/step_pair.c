@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 #define CHANGES_MAX 64u
 
@@ -18,6 +19,17 @@ static void teardown(void *user)
 {
     step_kill(&first);
     pair->first->teardown(user);
+}
+
+uint64_t step_sum(const void *from, const void *to)
+{
+    const unsigned char *at = from, *end = to;
+    uint64_t sum = 0, word;
+    for (; at + sizeof(word) <= end; at += sizeof(word)) {
+        memcpy(&word, at, sizeof(word));
+        sum = sum * UINT64_C(0x9e3779b97f4a7c15) + word;
+    }
+    return sum;
 }
 
 /* A world where the first one stands, or none. */
@@ -52,12 +64,17 @@ static size_t find_changes(size_t at[CHANGES_MAX])
         return 0;
     rc = step_start(&first, pair->first);
     uint64_t sum = pair->sum(pair->user);
-    for (size_t k = 1; rc == 0 && k < first_walk.count && cnt < CHANGES_MAX; k++) {
+    for (size_t k = 1; rc == 0 && k < first_walk.count; k++) {
         rc = step_reach(&first, NULL, k);
-        if (rc == 0 && pair->sum(pair->user) != sum)
+        uint64_t now = pair->sum(pair->user);
+        if (rc == 0 && now != sum && cnt == CHANGES_MAX)
+            rc = -ENOSPC;
+        else if (rc == 0 && now != sum)
             at[cnt++] = k;
-        sum = pair->sum(pair->user);
+        sum = now;
     }
+    if (rc != 0)
+        printf("%s: after %zu changes: %d\n", pair->first->name, cnt, rc);
     teardown(pair->user);
     return rc == 0 ? cnt : 0;
 }

@@ -5,8 +5,9 @@
  * second one stands at its instructions, in turn (step.h), from a fresh world each time; then the
  * check does with the two what it wants.
  *
- * Neither is stopped behind a private instruction (step_watch.h), but for GEB_TEST_DEPTH=long, nor
- * in later turns of a loop than `turns`.
+ * The second one is not stopped behind a private instruction (step_watch.h), but for
+ * GEB_TEST_DEPTH=long, nor in later turns of a loop than `turns`; but what comes behind the loop
+ * is visited, though it is as the last turn left it.
  */
 #ifndef GEB_TESTS_STEP_PAIR_H
 #define GEB_TESTS_STEP_PAIR_H
@@ -33,5 +34,8 @@ struct step_pair {
 /* Prints "SECOND beside FIRST behind N changes: N instructions, N failed"; ends at the first
  * failure. 0: good; 1: a check failed, or too little was met. */
 int step_pair(const struct step_pair *pair);
+
+/* For `sum`: of the words of a range. */
+uint64_t step_sum(const void *from, const void *to);
 
 #endif
